@@ -1,0 +1,256 @@
+"""From a record of calls to the joint explanation: which rate limit, with which limit on calls in flight.
+
+A call is admitted if all limits admit it. So an admission is evidence on every limit, while a refusal says only
+that at least one was full: refusals that the concurrency limit explains are excused from the rate's fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import flight, replay, search
+from analysis.replay import ADMITTED, OTHER, REFUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.flight import Flight
+    from analysis.replay import Calls, Floats
+    from analysis.search import Hypothesis
+
+CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
+DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
+SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
+REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The joint explanation. ``hypotheses``: of the rate limit, best first (empty: no rate limit is needed).
+
+    ``concurrency``: the limit on calls in flight, None where none is needed. ``reached``: the most calls that
+    were surely in flight and admitted. ``candidate`` and ``otherwise``: the limit on calls in flight that the record
+    suggests, and the rate hypotheses under the other assumption about it. ``missed``: how many
+    decisions the best explanation cannot account for at any offset.
+    """
+
+    calls: Calls
+    offsets_s: Floats
+    flight: Flight
+    hypotheses: tuple[Hypothesis, ...]
+    otherwise: tuple[Hypothesis, ...]
+    candidate: int | None
+    concurrency: int | None
+    concurrency_range: tuple[int, int] | None
+    reached: int
+    score: float
+    missed: int
+    refusals: int
+
+    @property
+    def best(self) -> Hypothesis | None:
+        """The leading rate hypothesis."""
+        return self.hypotheses[0] if self.hypotheses else None
+
+    def leaders(self) -> list[Hypothesis]:
+        """Return the best hypothesis of each family, best first."""
+        seen: dict[tuple[str, bool], Hypothesis] = {}
+        for h in self.hypotheses:
+            seen.setdefault((h.family, h.counts_refused), h)
+        return list(seen.values())
+
+    def rate_doubtful(self) -> bool:
+        """Return whether the rate would be another one if the refusals at the most calls in flight were not its own."""
+        if self.concurrency is not None or self.candidate is None or not self.hypotheses:
+            return False
+        if not self.otherwise:
+            return True
+        return abs(self.otherwise[0].rate_per_s / self.hypotheses[0].rate_per_s - 1.0) > DOUBT
+
+    def certainty(self) -> float:
+        """Return the probability of the leading family, together with those that are the same limiter.
+
+        With one call a window, or a burst of one, an anchored window, a sliding log and a bucket are one thing.
+        """
+        ranked = dict(self.probabilities())
+        if self.hypotheses and self.hypotheses[0].limit == 1:
+            return sum(ranked.get(f, 0.0) for f in SAME_WHEN_ONE)
+        return max(ranked.values(), default=0.0)
+
+    def probabilities(self) -> list[tuple[str, float]]:
+        """Return (family, probability), likeliest first."""
+        top: dict[str, float] = {}
+        for h in self.hypotheses:
+            top[h.family] = max(top.get(h.family, -np.inf), h.score)
+        best = max(top.values(), default=0.0)
+        weight = {f: float(np.exp(s - best)) for f, s in top.items()}
+        total = sum(weight.values())
+        return sorted(((f, w / total) for f, w in weight.items()), key=lambda pair: -pair[1])
+
+
+def server_offset(calls: Calls) -> tuple[float, float] | None:
+    """Return (server time - record time, half width) from the answers' Date headers, which have whole seconds."""
+    seen = np.isfinite(calls.server_date) & np.isfinite(calls.done_s)
+    if not seen.any():
+        return None
+    # The header is floor(server time) at some moment between sending and answer.
+    low = float(np.quantile(calls.server_date[seen] - calls.done_s[seen], 0.98))
+    high = float(np.quantile(calls.server_date[seen] + 1.0 - calls.sent_s[seen], 0.02))
+    return (low + high) / 2, max((high - low) / 2, 0.01)
+
+
+def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, thorough: bool = True) -> Fit:
+    """Explain a record. ``warm``: hypotheses of an earlier fit to start from (then a lighter search is enough)."""
+    offsets = replay.arrival_offsets(calls)
+    around = flight.in_flight(calls, offsets)
+    reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
+    refusals = int(np.sum(calls.outcome == REFUSED))
+    score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough)
+    concurrency, span, other = None, None, found
+    limit = None if tokens else flight.candidate(calls, around)
+    if limit is not None:
+        again = _given(calls, offsets, around, limit, warm, tokens=tokens, thorough=thorough)
+        higher = _least_unexplained(calls, offsets, around, limit, again[1])
+        if higher is not None and higher > limit:
+            limit = higher
+            again = _given(calls, offsets, around, limit, again[1][:20], tokens=tokens, thorough=thorough)
+        other = again[1]
+        if again[0] > score:
+            other, (score, found), concurrency = found, again, limit
+            span = flight.span(calls, around, limit)
+    return Fit(
+        calls=calls,
+        offsets_s=offsets,
+        flight=around,
+        hypotheses=tuple(found),
+        otherwise=tuple(other[:20]),
+        candidate=limit,
+        concurrency=concurrency,
+        concurrency_range=span,
+        reached=reached,
+        score=score,
+        missed=_missed(calls, offsets, around, concurrency, found, tokens=tokens),
+        refusals=refusals,
+    )
+
+
+def _given(
+    calls: Calls,
+    offsets: Floats,
+    around: Flight,
+    limit: int | None,
+    warm: Sequence[Hypothesis],
+    *,
+    tokens: bool,
+    thorough: bool,
+) -> tuple[float, list[Hypothesis]]:
+    """Return (score, rate hypotheses) when the concurrency limit is taken as known."""
+    excuse = flight.excused(calls, around, limit) if limit is not None else None
+    price = 0.0
+    if limit is not None:
+        price = CONCURRENCY_PRICE - np.log(replay.OUTLIER) * flight.contradictions(calls, around, limit)
+    plain = replay.prepare(calls, offsets, tokens=tokens, excused=excuse)
+    left = int(np.sum(~plain.admitted))
+    nothing = left * float(np.log(replay.OUTLIER))
+    if left == 0:
+        return -price, []
+    found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough)
+    best = max((h.score for h in found), default=-np.inf)
+    if best < nothing + 2.0:
+        return nothing - price, []
+    return best - price, found
+
+
+def _least_unexplained(
+    calls: Calls, offsets: Floats, around: Flight, limit: int, found: list[Hypothesis]
+) -> int | None:
+    """Return the least height of the refusals that the rate does not explain: those are the concurrency limit's.
+
+    A refusal of the rate may have stood as high by chance. None where the rate explains all of them.
+    """
+    high = flight.excused(calls, around, limit)
+    if not found or not high.any():
+        return None
+    h = found[0]
+    record = replay.prepare(
+        calls, offsets, counts_refused=h.counts_refused, counts_other=h.counts_other, excused=~high, thin=False
+    )
+    if record.n == 0:
+        return None
+    s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    missed = record.position[replay.agreement(record, s, h.limit) == 0.0]
+    return int(around.maybe[missed].min()) if len(missed) else None
+
+
+def _rates(
+    calls: Calls,
+    offsets: Floats,
+    plain: replay.Record,
+    excuse: replay.Bools | None,
+    warm: Sequence[Hypothesis],
+    *,
+    tokens: bool,
+    thorough: bool,
+) -> list[Hypothesis]:
+    seen = search.structure(plain, server_offset(calls))
+    found: list[Hypothesis] = []
+    refused_too = replay.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
+    for family in search.RATE_FAMILIES:
+        start = [search.shape_of(h) for h in warm if h.family == family and not h.counts_refused][:6]
+        found += search.search(plain, family, seen, start)
+        if family in REFUSED_VARIANTS:
+            start = [search.shape_of(h) for h in warm if h.family == family and h.counts_refused][:6]
+            found += [replace(h, log_prior=h.log_prior - 1.0) for h in search.search(refused_too, family, seen, start)]
+    if thorough and bool(np.any(calls.outcome == OTHER)):
+        found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
+    top = max((h.score for h in found), default=0.0)
+    return sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
+
+
+def _without_failures(
+    calls: Calls, offsets: Floats, excuse: replay.Bools | None, found: list[Hypothesis], *, tokens: bool
+) -> list[Hypothesis]:
+    """Judge the leading shapes again under the assumption that calls answered with 5xx were never counted."""
+    record = replay.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_other=False)
+    seen = search.structure(record, server_offset(calls))
+    leading = sorted((h for h in found if not h.counts_refused), key=lambda h: -h.score)[:8]
+    again: list[Hypothesis] = []
+    for h in leading:
+        shape = search.shape_of(h)
+        for _, thresholds, ll in search.judged(record, h.family, [shape], seen):
+            prior = search.prior_of(record, h.family, shape, seen) - 0.5
+            again += [
+                search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
+                for k, v in zip(thresholds[0], ll[0], strict=True)
+            ]
+    return again
+
+
+def _missed(
+    calls: Calls,
+    offsets: Floats,
+    around: Flight,
+    concurrency: int | None,
+    found: list[Hypothesis],
+    *,
+    tokens: bool,
+) -> int:
+    excuse = flight.excused(calls, around, concurrency) if concurrency is not None else None
+    if not found:
+        left = calls.outcome == REFUSED
+        return int(np.sum(left if excuse is None else left & ~excuse))
+    h = found[0]
+    record = replay.prepare(
+        calls,
+        offsets,
+        tokens=tokens,
+        excused=excuse,
+        counts_refused=h.counts_refused,
+        counts_other=h.counts_other,
+        thin=False,
+    )
+    s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    return int(np.sum(replay.agreement(record, s, h.limit) == 0.0))

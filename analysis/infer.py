@@ -1,0 +1,190 @@
+"""From the joint explanation to limits with states and intervals: what may be said, and how surely."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.estimate import Identified, Inference, Latency
+from analysis.fit import Fit, fit, server_offset
+from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
+from analysis.result import Finding, Limit
+from analysis.search import PLATEAU, RATE_PRICE
+
+if TYPE_CHECKING:
+    from analysis.replay import Calls
+    from analysis.search import Hypothesis
+    from mock_server.limits import Spec
+
+LEAST_BLUR = 0.0005
+FEWEST_REFUSALS = 8  # fewer say nothing about chance
+MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
+
+
+def infer(calls: Calls) -> Inference:
+    """Explain a finished record (phases named ``verify…`` left out) and say what follows."""
+    probes = calls.where([not p.startswith("verify") for p in calls.phase])
+    return conclude_limits(fit(probes))
+
+
+def rate_interval(fitted: Fit) -> tuple[float, float]:
+    """Return the range (per second) of the rates that explain the record almost as well as the best one."""
+    rates = [h.rate_per_s for h in near(fitted)]
+    return min(rates) * (1.0 - _blur(fitted)), max(rates) * (1.0 + _blur(fitted))
+
+
+def _blur(fitted: Fit) -> float:
+    """Return the relative error that arrival times alone leave: no time is known better than the record's ends are.
+
+    The likelihood takes delays for independent; what several decisions share makes it a little too sure.
+    """
+    calls = fitted.calls
+    duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
+    return LEAST_BLUR + 0.5 * float(fitted.offsets_s[-1]) / max(duration, 1e-3)
+
+
+def near(fitted: Fit) -> list[Hypothesis]:
+    """Return the hypotheses within the profile's bound of the best."""
+    top = fitted.hypotheses[0].score
+    return [h for h in fitted.hypotheses if h.score > top - PLATEAU]
+
+
+def conclude_limits(fitted: Fit) -> Inference:
+    """Return what the fit allows to say."""
+    identified = [_requests(fitted), _concurrency(fitted)]
+    calls = fitted.calls
+    failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
+    spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
+    share = (0.5, 0.9, 0.99, 0.999)
+    points = tuple((q, float(np.quantile(fitted.offsets_s - fitted.offsets_s[0], q))) for q in share)
+    return Inference(
+        identified=tuple(identified),
+        findings=_findings(fitted),
+        spread_s=spread,
+        latency=_latency(calls),
+        error_rate=failed,
+        spread_at=points,
+    )
+
+
+def _findings(fitted: Fit) -> tuple[Finding, ...]:
+    del fitted
+    return ()
+
+
+def _latency(calls: Calls) -> Latency | None:
+    took = (calls.done_s - calls.sent_s)[calls.outcome == ADMITTED]
+    took = took[np.isfinite(took)]
+    if len(took) == 0:
+        return None
+    return Latency(float(np.median(took)), float(took.mean()), float(np.quantile(took, 0.999)), len(took))
+
+
+def _concurrency(fitted: Fit) -> Identified:
+    if fitted.concurrency is not None:
+        low, high = fitted.concurrency_range or (fitted.concurrency, fitted.concurrency)
+        c = float(fitted.concurrency)
+        return Identified(
+            Limit(metric="concurrency", state="measured", family="concurrency", limit=c, limit_ci95=(low, high))
+        )
+    if fitted.reached == 0:
+        return Identified(Limit(metric="concurrency", state="not_tested", reason="no call was admitted"))
+    return Identified(
+        Limit(
+            metric="concurrency",
+            state="at_least",
+            limit=float(fitted.reached),
+            reason=f"{fitted.reached} calls in flight were admitted and none was refused for their number",
+        )
+    )
+
+
+def _requests(fitted: Fit) -> Identified:
+    doubt = _contradiction(fitted)
+    if doubt is not None:
+        return Identified(doubt)
+    best = fitted.best
+    if best is None:
+        return Identified(_unmet(fitted))
+    close = near(fitted)
+    ranked = fitted.probabilities()
+    bucket = best.window_s is None
+    same = [h for h in close if h.family == best.family]
+    offset = server_offset(fitted.calls)
+    phase = None
+    if best.phase_s is not None and best.window_s is not None and offset is not None:
+        phase = (best.phase_s + offset[0]) % best.window_s
+    rates, blur = rate_interval(fitted), _blur(fitted)
+    bursts = [h.limit for h in same]
+    windows = [h.window_s for h in same if h.window_s is not None]
+    limit = Limit(
+        metric="requests",
+        state="measured",
+        family=best.family,
+        family_probability=ranked[0][1],
+        also_possible=tuple((f, p) for f, p in ranked[1:] if p > 0.001),  # noqa: PLR2004 - worth a mention
+        limit=None if bucket else best.limit,
+        limit_ci95=None if bucket else (min(bursts), max(bursts)),
+        window_s=best.window_s,
+        window_s_ci95=None if bucket else (min(windows) * (1.0 - blur), max(windows) * (1.0 + blur)),
+        phase_s=phase,
+        burst=best.limit,
+        burst_ci95=(min(bursts), max(bursts)),
+        rate_per_min=best.rate_per_s * 60,
+        rate_per_min_ci95=(rates[0] * 60, rates[1] * 60),
+        counts_refused=best.counts_refused,
+    )
+    return Identified(limit, _particles(fitted))
+
+
+def _contradiction(fitted: Fit) -> Limit | None:
+    """Return what to say where no limit explains the record: refusals by chance, or a reason to doubt."""
+    refused = fitted.refusals
+    decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
+    if refused < FEWEST_REFUSALS or refused == decided:
+        return None
+    missed = fitted.missed
+    share = refused / decided
+    by_chance = refused * np.log(share) + (decided - refused) * np.log(1.0 - share)
+    explained = missed * np.log(OUTLIER)
+    if fitted.best is not None:
+        explained = min(explained, fitted.best.log_likelihood)
+    if by_chance > explained - 2.0 * RATE_PRICE:
+        return Limit(
+            metric="requests",
+            state="random",
+            family="random",
+            reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
+        )
+    if missed > max(3.0, MOST_MISSED * decided):
+        return Limit(
+            metric="requests",
+            state="unresolved",
+            reason=f"{missed} of {decided} answers contradict the best explanation: others may use the same quota, "
+            "replicas may count apart, or the limit may have changed",
+        )
+    return None
+
+
+def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:
+    best = fitted.hypotheses[0].score
+    kept = fitted.hypotheses[:200]
+    weights = np.exp([h.score - best for h in kept])
+    weights /= weights.sum()
+    return tuple((float(w), h.spec()) for w, h in zip(weights, kept, strict=True))
+
+
+def _unmet(fitted: Fit) -> Limit:
+    admitted = np.sort(fitted.calls.sent_s[fitted.calls.outcome == ADMITTED])
+    if len(admitted) == 0:
+        refused = int(np.sum(fitted.calls.outcome == REFUSED))
+        reason = f"no call was admitted ({refused} refused)"
+        return Limit(metric="requests", state="unresolved" if refused else "not_tested", reason=reason)
+    inside = np.arange(1, len(admitted) + 1) - np.searchsorted(admitted, admitted - 60.0, side="left")
+    return Limit(
+        metric="requests",
+        state="at_least",
+        rate_per_min=float(inside.max()),
+        reason=f"{int(inside.max())} calls passed within a minute and the rate was never refused",
+    )
