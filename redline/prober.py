@@ -1,0 +1,440 @@
+"""The prober: the plan of a calibration as a small state machine over a `Traffic`.
+
+It owns what to send next: bursts that double, watches over recoveries, fills shaped by what the surviving
+hypotheses still disagree on. It knows nothing of settings, verification or reports.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import flight, forecast, replay, search
+from analysis.fit import Fit, fit, server_offset
+from analysis.infer import rate_interval
+from analysis.replay import ADMITTED, REFUSED, Calls
+from analysis.search import PLATEAU, ROUND_WINDOWS_S
+from redline import probing
+from redline.traffic import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analysis.search import Hypothesis
+    from redline.traffic import ProbeReport, Traffic
+
+FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
+NARROW = 0.02  # relative width of the rate's interval that is asked for
+LONG = 10  # cycles after which three times as wide will do: more of the same tells little
+COUNTER_WINDOWS = 3.2
+ALIGNED = frozenset({"fixed_window", "sliding_counter"})
+SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """What the user may set. Rates per second, times in seconds."""
+
+    seed: int = 0
+    max_throttled: float = 0.001
+    max_rate_per_s: float = 500.0
+    max_in_flight: int = 512
+    patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
+    patience_calls: int = 12_000  # and how many calls
+    max_cycles: int = 30
+    verify: bool = True
+    verify_for_s: float | None = None
+
+
+@dataclass(slots=True)
+class Prober:
+    """The plan's state: what was learnt, and what is safe to do next."""
+
+    traffic: Traffic
+    options: CalibrationOptions
+    on_progress: Callable[[Progress], None]
+    cap: int | None = None  # calls in flight that are known to pass
+    blocked_s: float = math.nan  # when the rate limit was last seen to refuse
+    latency_s: float = 1.0
+    passing: bool = False  # whether the last recovery was let pass unseen
+    fit: Fit = field(init=False)
+    rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.options.seed)
+
+    # ------------------------------------------------------------------------------------------ the plan
+
+    def run(self) -> None:
+        """Probe until settled."""
+        self._refit()
+        self._baseline()
+        self._first_fill()
+        self._refit()
+        pushed_s = 0.0
+        for cycle in range(self.options.max_cycles):
+            if self.fit.refusals == 0 or self._settled(cycle):
+                break
+            self.note(f"cycle {cycle + 1}")
+            if not self._recover():
+                break
+            began = self.traffic.now_s()
+            met = self._fill(cycle)
+            self._refit()
+            # Pushing at the known limit on calls in flight, with no sign of a rate limit behind it.
+            pushed_s = 0.0 if self.fit.best is not None else pushed_s + self.traffic.now_s() - began
+            if not met or pushed_s > self.options.patience_s:
+                break
+        self._concurrency_check()
+        self._drain()
+        self._refit()
+
+    def _drain(self) -> None:
+        """Let the answers arrive, for as long as answers have taken so far."""
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts if a.status == 200]  # noqa: PLR2004
+        until = self.traffic.now_s() + 1.5 * max(took, default=self.latency_s)
+        while self.traffic.now_s() < until and any(a.status is None for a in self.traffic.attempts):
+            self.traffic.sleep_until(min(until, self.traffic.now_s() + 0.25))
+
+    def _baseline(self) -> None:
+        report = self.traffic.run(probing.burst("baseline", 1, rate_per_s=1.0, drain=True))
+        first = self.traffic.attempts[report.first]
+        if math.isfinite(first.done_s):
+            self.latency_s = max(0.02, first.done_s - first.sent_s)
+
+    def _first_fill(self) -> None:
+        """Bursts that double until one is refused, then a steady stream."""
+        pause = min(0.4, self.latency_s)
+        size = 2
+        while size <= self.options.max_in_flight:
+            report = self._burst("fill", size)
+            self.traffic.sleep_until(report.ended_s + pause)
+            if self._refused_since(report.first):
+                self._let_refusals_arrive()
+                return
+            size *= 2
+        self._stream()
+
+    def _stream(self) -> None:
+        cap = self.cap or self.options.max_in_flight
+        began = self.traffic.now_s()
+        first = len(self.traffic.attempts)
+        while self._patient(began, first):
+            probe = probing.stream("fill", rate_per_s=self.options.max_rate_per_s, duration_s=10.0, cap=cap)
+            report = self.traffic.run(probe)
+            if self._refused_since(report.first):
+                self._let_refusals_arrive()
+                return
+
+    def _patient(self, began_s: float, first: int) -> bool:
+        sent = len(self.traffic.attempts) - first
+        return self.traffic.now_s() - began_s < self.options.patience_s and sent < self.options.patience_calls
+
+    def _recover(self) -> bool:
+        """Watch until a call passes again. False where nothing came back for very long."""
+        self.passing = not self.passing and self._alignment_in_doubt()
+        if self.passing:
+            self._pass_over()
+            return True
+        now = self.traffic.now_s()
+        since = now - self.blocked_s
+        focus = self._focus(now)
+        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), 200.0, *(2 * c + h for c, h in focus)])
+        times = probing.polling_times(
+            since,
+            min(longest, 5400.0),
+            focus,
+            first_gap_s=max(0.03, 0.5 * self._trip_s()),
+            growth=0.13,
+            least_gap_s=max(0.003, self._spread_s()),
+        )
+        trip = self._trip_s()
+        report = self.traffic.run(probing.watch(times, admit_after_s=1.5 * trip + 0.02, cap=self.cap))
+        return report.reason == "admitted"
+
+    def _alignment_in_doubt(self) -> bool:
+        """Return whether windows on the clock and windows that we open ourselves explain the record alike.
+
+        While each fill follows a recovery at once, both predict the same next one.
+        """
+        if self.fit.rate_doubtful() or self._recoveries() < 2:  # noqa: PLR2004 - one says nothing about a period
+            return False
+        top = self.fit.hypotheses[0].score
+        alike = {h.family in ALIGNED for h in self.fit.leaders() if h.score > top - 7.0}
+        return len(alike) > 1
+
+    def _pass_over(self) -> None:
+        """Let the recovery pass unseen and go on at a random moment after it."""
+        now = self.traffic.now_s()
+        best = self.fit.hypotheses[0]
+        ready = forecast.first_room_s(self._record(best), best, now)
+        ready = ready if ready - now < 2.0 * self._window_guess_s() else now
+        self.traffic.sleep_until(max(now, ready) + self._window_guess_s() * self.rng.uniform(0.15, 0.6))
+
+    def _fill(self, cycle: int) -> bool:
+        """Fill up to the next refusal: what the leaders expect at once, then bursts that double. False: none came."""
+        if self.fit.rate_doubtful():
+            return self._fill_below_candidate()
+        self._rest_until_they_differ()
+        expected = self._expected_room()
+        if cycle >= 1 and expected >= 6 and self._in_doubt():  # noqa: PLR2004 - enough to split in two lumps
+            part = int(expected * self.rng.uniform(0.35, 0.6))
+            report = self._send("fill", part)
+            self.traffic.sleep_until(report.ended_s + self._window_guess_s() * self.rng.uniform(0.2, 0.35))
+            if self._refused_since(report.first):
+                return True
+            expected -= part
+        size = max(1, math.ceil(expected * 1.03)) + 1
+        began, first = self.traffic.now_s(), len(self.traffic.attempts)
+        while self._patient(began, first):
+            report = self._send("fill", size)
+            self.traffic.sleep_until(report.ended_s + self._trip_s())
+            if self._refused_since(report.first):
+                self._let_refusals_arrive()
+                return True
+            size = min(max(2, size * 2), 2000)
+        return False
+
+    def _fill_below_candidate(self) -> bool:
+        """Push with fewer calls in flight than were ever refused: a refusal now is the rate's."""
+        self.cap = max(1, (self.fit.candidate or 2) - 1)
+        best = self.fit.best
+        report = self._send("fill", 3 * int(best.limit if best else 1) + 8)
+        if self._refused_since(report.first):
+            self._let_refusals_arrive()
+        return True
+
+    def _rest_until_they_differ(self) -> None:
+        """Wait while the leading hypotheses agree on what would pass now, until they do not."""
+        if not self._in_doubt():
+            return
+        now = self.traffic.now_s()
+        span = 1.2 * self._window_guess_s()
+        ahead = now + np.concatenate([[0.0], np.geomspace(0.02, 1.0, 24) * span])
+        rooms = self._rooms(ahead)
+        if len(rooms) < 2:  # noqa: PLR2004 - nobody to disagree with
+            return
+        apart = rooms.max(axis=0) - rooms.min(axis=0)
+        clear = apart >= np.maximum(1.0, 0.06 * rooms.max(axis=0))
+        if clear.any():
+            self.traffic.sleep_until(float(ahead[int(np.argmax(clear))]))
+
+    def _rooms(self, at_s: replay.Floats) -> replay.Floats:
+        """Return the room, (hypotheses, moments), that the best of each family expects."""
+        calls = self._calls()
+        self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
+        ranked = [h for h in self.fit.leaders() if h.score > self.fit.hypotheses[0].score - 10.0]
+        rooms = [np.floor(np.maximum(forecast.room(self._record(h), h, at_s), 0.0) + 1e-6) for h in ranked]
+        return np.stack(rooms) if rooms else np.zeros((0, len(at_s)))
+
+    def _send(self, phase: str, n: int) -> ProbeReport:
+        """Send ``n`` calls: at once, or as fast as the known limit on calls in flight allows."""
+        if self.cap is None or n <= self.cap // 2:
+            return self._burst(phase, n)
+        duration = min(self.options.patience_s, 1.2 * n * self._mean_latency_s() / self.cap + 0.5)
+        rate = self.options.max_rate_per_s
+        return self.traffic.run(probing.stream(phase, rate_per_s=rate, duration_s=duration, cap=self.cap, most=n))
+
+    def _mean_latency_s(self) -> float:
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts[-200:] if a.status == 200]  # noqa: PLR2004
+        return float(np.mean(took)) if took else self.latency_s
+
+    def _concurrency_check(self) -> None:
+        """From a full limiter, as many calls at once as matter: what the fills could not put in flight or tell."""
+        for _ in range(3):
+            size = self._flight_in_question()
+            if size is None or not self._rested_for(size):
+                return
+            self.note("calls in flight")
+            self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
+            self._drain()
+            self._refit()
+            if self.fit.concurrency is None:
+                return
+
+    def _flight_in_question(self) -> int | None:
+        """Return how many calls at once would tell something about the limit on them; None where nothing is open."""
+        best, limit = self.fit.best, self.fit.concurrency
+        room = math.inf if best is None else best.limit
+        if limit is not None:
+            low, high = self.fit.concurrency_range or (limit, limit)
+            return high + 2 if low < high and room > high else None
+        if best is None:
+            return None
+        target = min(math.ceil(0.6 * room) + 1, self.options.max_in_flight)
+        return target if self.fit.reached < target and target > 1 else None
+
+    def _rested_for(self, size: int) -> bool:
+        """Wait until nothing is in flight and the rate limit has room."""
+        self._drain()
+        best = self.fit.best
+        if best is None:
+            return True
+        record = self._record(best)
+        ready = forecast.first_room_s(record, best, self.traffic.now_s(), need=min(size, best.limit))
+        if ready - self.traffic.now_s() > 2.0 * self._window_guess_s():
+            return False
+        self.traffic.sleep_until(ready + 0.02 * self._window_guess_s())
+        return True
+
+    # --------------------------------------------------------------------------------------- what is known
+
+    def _refit(self) -> None:
+        calls = Calls.from_attempts(
+            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
+        )
+        warm = self.fit.hypotheses[:40] if hasattr(self, "fit") else ()
+        self.fit = fit(calls, warm)
+        if self.fit.concurrency is not None:
+            self.cap = max(1, min(self.fit.concurrency, self.fit.reached))
+        else:
+            self.cap = None
+
+    def _settled(self, cycle: int) -> bool:
+        best = self.fit.best
+        if best is None or len(self.traffic.attempts) < 3:  # noqa: PLR2004 - nothing to settle
+            return False
+        if self._recoveries() < 2:  # noqa: PLR2004 - a window shows in the second recovery
+            return False
+        # A counter shows its window only from one boundary to the next but one; the others within one window.
+        needed_s = (best.window_s or 0.0) * (COUNTER_WINDOWS if best.family == "sliding_counter" else 1.0)
+        if self.traffic.now_s() - self.traffic.attempts[0].sent_s < needed_s or self.fit.rate_doubtful():
+            return False
+        low, high = rate_interval(self.fit)
+        wanted = NARROW if cycle < LONG else 3.0 * NARROW
+        return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
+
+    def _recoveries(self) -> int:
+        """Return how often the rate limit was seen to give back."""
+        best = self.fit.best
+        if best is None:
+            return 0
+        seen = search.structure(self._record(best))
+        return int(np.sum(seen.waits > 2.0 * self._spread_s()))
+
+    def _in_doubt(self) -> bool:
+        ranked = self.fit.probabilities()
+        return len(ranked) > 1 and ranked[0][1] < SURE
+
+    def _window_guess_s(self) -> float:
+        """Return the leading window, but never a wait out of proportion to what was seen so far."""
+        best = self.fit.best
+        if best is None:
+            return 1.0
+        seen = 2.0 * (self.traffic.now_s() - self.traffic.attempts[0].sent_s) + 5.0
+        return min(seen, best.window_s or best.limit / best.rate_per_s)
+
+    def _record(self, h: Hypothesis) -> replay.Record:
+        known = self.fit
+        excuse = flight.excused(known.calls, known.flight, known.concurrency) if known.concurrency else None
+        return replay.prepare(
+            known.calls,
+            known.offsets_s,
+            counts_refused=h.counts_refused,
+            counts_other=h.counts_other,
+            excused=excuse,
+            thin=False,
+        )
+
+    def _expected_room(self) -> int:
+        """Return how much the likeliest hypotheses expect to pass at once, at most."""
+        rooms = self._rooms(np.array([self.traffic.now_s()]))
+        return int(rooms.max(initial=0.0))
+
+    def _focus(self, now: float) -> list[tuple[float, float]]:
+        """Return (moment from now, half width) where recoveries are expected."""
+        found: list[tuple[float, float]] = []
+        if self._recoveries() == 0:
+            first = self.traffic.attempts[0].sent_s
+            offset = server_offset(self.fit.calls)
+            for w in ROUND_WINDOWS_S:
+                ends = [first + w]
+                if offset is not None:
+                    ends.append(math.ceil((now + offset[0]) / w) * w - offset[0])
+                found += [(e - now, 0.02 * w + 0.5 * self._trip_s()) for e in ends if 0.2 < e - now < 120.0]  # noqa: PLR2004
+            return _apart(found)[:4]
+        for h in self.fit.leaders()[:4]:
+            if h.score < self.fit.hypotheses[0].score - 8.0:
+                continue
+            alike = [o for o in self.fit.hypotheses if o.family == h.family and o.score > h.score - PLATEAU]
+            alike.sort(key=lambda o: (o.window_s or 0.0, o.rate_per_s))
+            chosen = alike[:: max(1, len(alike) // 10)] + alike[-1:]
+            record = self._record(h)
+            moments = [forecast.first_room_s(record, o, now) for o in chosen]
+            moments = [m for m in moments if math.isfinite(m)]
+            if moments:
+                scale = h.window_s or 1.0 / h.rate_per_s
+                low, high = min(moments) - now, max(moments) - now
+                found.append(((low + high) / 2, (high - low) / 2 + 0.003 * scale + self._spread_s()))
+        return _apart(found)
+
+    # --------------------------------------------------------------------------------------------- traffic
+
+    def _burst(self, phase: str, n: int) -> ProbeReport:
+        return self.traffic.run(
+            probing.burst(phase, n, rate_per_s=self.options.max_rate_per_s, cap=None, stop_refused=None)
+        )
+
+    def _calls(self) -> Calls:
+        return Calls.from_attempts(
+            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
+        )
+
+    def _refused_since(self, first: int) -> bool:
+        times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number
+        if times:
+            self.blocked_s = times[0]
+        return bool(times)
+
+    def _let_refusals_arrive(self) -> None:
+        self.traffic.sleep_until(self.traffic.now_s() + 1.5 * self._trip_s())
+
+    def _trip_s(self) -> float:
+        """Return how long a refusal takes to come back, at most."""
+        trips = [a.done_s - a.sent_s for a in self.traffic.attempts[-400:] if a.status == 429]  # noqa: PLR2004
+        return float(np.quantile(trips, 0.98)) if len(trips) > 2 else min(self.latency_s, 0.4)  # noqa: PLR2004
+
+    def _spread_s(self) -> float:
+        return float(self.fit.offsets_s[-1])
+
+    def note(self, phase: str) -> None:
+        """Tell how far the calibration is."""
+        attempts = self.traffic.attempts
+        refused = int(np.sum(self.fit.calls.outcome == REFUSED))
+        self.on_progress(
+            Progress(
+                phase=phase,
+                estimate=_sentence(self.fit),
+                sent=len(attempts),
+                admitted=int(np.sum(self.fit.calls.outcome == ADMITTED)),
+                throttled=refused,
+                elapsed_s=self.traffic.now_s(),
+            )
+        )
+
+
+def _apart(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Merge overlapping intervals."""
+    merged: list[tuple[float, float]] = []
+    for centre, half in sorted(found):
+        if merged and centre - half <= merged[-1][0] + merged[-1][1]:
+            low = merged[-1][0] - merged[-1][1]
+            high = max(centre + half, merged[-1][0] + merged[-1][1])
+            merged[-1] = ((low + high) / 2, (high - low) / 2)
+        else:
+            merged.append((centre, half))
+    return merged
+
+
+def _sentence(fitted: Fit) -> str:
+    best = fitted.best
+    parts = []
+    if best is not None:
+        per_min = best.rate_per_s * 60
+        parts.append(f"about {per_min:.4g} requests a minute ({best.family.replace('_', ' ')})")
+    if fitted.concurrency is not None:
+        parts.append(f"{fitted.concurrency} calls in flight")
+    return ", ".join(parts)

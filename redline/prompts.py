@@ -1,0 +1,46 @@
+"""Prompts of a wanted size that differ from their first words on.
+
+Gemini caches equal prefixes, and cached tokens may be counted in another way, so no two prompts begin alike. A
+common short word is about one token; `Prompts.learn` corrects the ratio with what the server counted. No I/O here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+_TEXT = (
+    "air arm art bag ball bank bar base bed bell bird boat body book box boy bread bus cake call camp car card cat "
+    "chair city class clock cloud coat cold cook corn cup day desk dog door drop ear east egg end eye face farm field "
+    "fire fish floor food foot fox game gate girl glass gold grass hall hand hat head hill home horse hour house ice "
+    "ink iron job key king lake land leaf leg light line lion list lock map milk moon name neck nest night north nose "
+    "note oil page paper park path pen place plant plate pool port post rain ring river road rock room rope rose salt "
+    "sand school sea seat seed ship shoe shop side sign sky snow soap song south spoon star step stone sun table tail "
+    "team tent time town train tree walk wall water way week west wind wing wood word yard year"
+)
+_WORDS = _TEXT.split()
+SAMPLE_WORDS = 200  # of the prompt that sizes all others
+
+
+class Prompts:
+    """Makes prompts from a seeded stream."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._words_per_token = 1.0
+
+    def make(self, tokens: int) -> str:
+        """Return a prompt of about ``tokens`` input tokens, at least one word."""
+        count = max(1, round(tokens * self._words_per_token))
+        return " ".join(self._rng.choices(_WORDS, k=count))
+
+    def sample(self) -> str:
+        """Return a prompt of `SAMPLE_WORDS` words, to be counted by the server."""
+        return " ".join(self._rng.choices(_WORDS, k=SAMPLE_WORDS))
+
+    def learn(self, counted_tokens: int) -> None:
+        """Take the server's count of a sample as the size of a word."""
+        if counted_tokens > 0:
+            self._words_per_token = SAMPLE_WORDS / counted_tokens
