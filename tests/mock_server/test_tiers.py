@@ -1,0 +1,70 @@
+"""Profiles of real tiers: each value has a source, and what is not known is said, not made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from mock_server.limits import PACIFIC_DAY, FixedWindow, SlidingLog
+from mock_server.profile import ProfileError, parse, render
+from mock_server.tiers import TIERS, models, tier_profile
+
+EVERY = [(tier, model) for tier in TIERS for model in models(tier)]
+
+
+@pytest.mark.parametrize(("tier", "model"), EVERY)
+def test_every_tier_and_model_is_a_valid_profile_with_a_source(tier: str, model: str) -> None:
+    """It survives TOML, and says where its values are from and what it does not know."""
+    profile = tier_profile(tier, model)
+    assert profile.quota_limits()
+    assert parse(render(profile), profile.name) == profile
+    assert profile.source
+    assert profile.date >= "2025-11"
+    assert profile.unknown
+
+
+def test_the_latest_value_wins() -> None:
+    """Tier 1 of 2.5 Flash-Lite: 4000 a minute, 4 million tokens, and no daily limit any more."""
+    specs = [limit.spec for limit in tier_profile("1", "gemini-2.5-flash-lite").quota_limits()]
+    assert FixedWindow(4000, 60) in specs
+    assert FixedWindow(4_000_000, 60) in specs
+    assert not [spec for spec in specs if isinstance(spec, FixedWindow) and spec.calendar]
+    free = [limit.spec for limit in tier_profile("free", "gemini-2.5-flash").quota_limits()]
+    assert FixedWindow(10, 60) in free
+    assert FixedWindow(20, calendar=PACIFIC_DAY) in free
+
+
+def test_what_nobody_published_is_listed() -> None:
+    """Tier 2 of 3.8 Flash: tokens are known, requests are not."""
+    profile = tier_profile("2", "gemini-3.8-flash")
+    assert {"requests per minute", "requests per day", "enqueued batch tokens"} <= set(profile.unknown)
+    metrics = [(limit.metric, limit.tier) for limit in profile.quota_limits()]
+    assert ("input_tokens", "") in metrics
+    assert ("input_tokens", "priority") in metrics
+    assert ("requests", "") not in metrics
+
+
+def test_limits_carry_the_tiers_names() -> None:
+    """The free tier and each paid one name their quotas differently."""
+    ids = {tier: tier_profile(tier, "gemini-2.5-flash").quota_limits()[1].quota_id for tier in TIERS}
+    assert ids == {
+        "free": "GenerateContentInputTokensPerModelPerMinute-FreeTier",
+        "1": "GenerateContentPaidTierInputTokensPerModelPerMinute",
+        "2": "GenerateContentPaidTierInputTokensPerModelPerMinute-PaidTier2",
+        "3": "GenerateContentPaidTierInputTokensPerModelPerMinute-PaidTier3",
+    }
+
+
+def test_spend_is_limited_in_a_rolling_ten_minutes() -> None:
+    """Ten dollars on tier 1, over the whole project."""
+    spend = [limit for limit in tier_profile("1", "gemini-3.8-flash").quota_limits() if limit.metric == "spend"]
+    assert [(limit.spec, limit.scope) for limit in spend] == [(SlidingLog(10, 600), ("project",))]
+
+
+@pytest.mark.parametrize(
+    ("tier", "model", "words"),
+    [("4", "gemini-2.5-pro", "--tier must be one of free, 1, 2, 3"), ("1", "gpt", "--model must be one of gemini-2.0")],
+)
+def test_an_unknown_tier_or_model_names_those_there_are(tier: str, model: str, words: str) -> None:
+    """The user sees what to type instead."""
+    with pytest.raises(ProfileError, match=words):
+        tier_profile(tier, model)
