@@ -7,20 +7,31 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-PIN = re.compile(r"^([a-z0-9._-]+)==(\S+)(?: ; .*)? \\$", re.MULTILINE)
+PIN = re.compile(r"^([a-z0-9._-]+)(?:\[([a-z0-9,._-]+)\])?==(\S+)(?: ; .*)? \\$", re.MULTILINE)
 
 
 def pins(name: str) -> dict[str, Version]:
     """Return the pinned versions of a requirements file."""
-    return {found[0]: Version(found[1]) for found in PIN.findall((ROOT / name).read_text(encoding="utf-8"))}
+    return {found[0]: Version(found[2]) for found in PIN.findall((ROOT / name).read_text(encoding="utf-8"))}
+
+
+def pinned_extras() -> dict[str, set[str]]:
+    """Return the extras that the two files pin, by package."""
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("requirements.txt", "requirements-dev.txt"))
+    found: dict[str, set[str]] = {}
+    for name, extras, _ in PIN.findall(text):
+        found.setdefault(name, set()).update(extras.split(",") if extras else ())
+    return found
 
 
 def asked(group: list[str]) -> list[Requirement]:
@@ -46,6 +57,16 @@ def test_pins_fit_what_the_project_asks_for(file: str, group: list[str]) -> None
         assert pinned[requirement.name] in requirement.specifier
 
 
+def test_an_extra_that_a_pinned_package_asks_for_is_pinned_with_it() -> None:
+    """Else pip before 24 looks for the newest `name[extra]`, which has no hash once a release has come out."""
+    pinned = pinned_extras()
+    for name in pinned:
+        for text in metadata.requires(name) or ():
+            asks = Requirement(text)
+            if asks.extras and (asks.marker is None or asks.marker.evaluate({"extra": ""})):
+                assert asks.extras <= pinned[canonicalize_name(asks.name)], f"{name} asks for {asks}"
+
+
 def test_both_files_pin_alike() -> None:
     """They are installed into one environment."""
     runtime, dev = pins("requirements.txt"), pins("requirements-dev.txt")
@@ -58,7 +79,9 @@ def test_pins_are_hashed_and_name_no_index(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
     assert text.count("==") == len(pins(file))
     for line in text.splitlines():
-        assert re.fullmatch(r"[a-z0-9._-]+==\S+(?: ; .*)? \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?", line), line
+        assert re.fullmatch(
+            r"[a-z0-9._-]+(?:\[[a-z0-9,._-]+\])?==\S+(?: ; .*)? \\|    --hash=sha256:[0-9a-f]{64}(?: \\)?", line
+        ), line
 
 
 def test_extras_stay_out_of_the_first_install() -> None:

@@ -77,5 +77,9 @@ def test_the_simulator_leaves_the_same_run_directory(tmp_path: Path) -> None:
     assert process.returncode == 0, err
     (run_dir,) = (tmp_path / "reports").iterdir()
     assert out.splitlines()[-1] == f"report: {run_dir / 'report.html'}"
-    assert "300 a minute" in out
+    rates = [
+        limit for limit in json.loads((run_dir / "result.json").read_text())["limits"] if limit["metric"] == "requests"
+    ]
+    assert [limit["rate_per_min"] for limit in rates] == [pytest.approx(300, rel=0.01)]
+    assert f"{rates[0]['rate_per_min']:.0f} a minute" in out
     assert json.loads((run_dir / "run.json").read_text())["ended"] == "completed"
