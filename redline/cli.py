@@ -111,7 +111,10 @@ def _call(name: str, arguments: list[str]) -> int:
     command = _load(name)
     flags = {flag[2:]: option.name for option in command.params for flag in option.opts if flag.startswith("--")}
     file = config.read_file(Path(config.FILE), COMMANDS)
-    found = config.defaults(name, flags, environment=os.environ, file=file)
+    if config.unclaimed(flags, environment=os.environ, file=file):
+        everything = {flag for other in COMMANDS for flag in _shapes(_load(other))}
+        config.refuse_slips(everything, environment=os.environ, file=file)
+    found = config.defaults(name, _shapes(command), environment=os.environ, file=file)
     sources = {flags[flag]: default.source for flag, default in found.items()}
     try:
         outcome = command.main(
@@ -125,6 +128,16 @@ def _call(name: str, arguments: list[str]) -> int:
     except typer.Abort:
         return _tell("nothing was sent", ExitCode.USAGE)
     return int(outcome or 0)
+
+
+def _shapes(command: TyperCommand) -> dict[str, config.Shape]:
+    """Return a command's long options, each with how many values it takes."""
+    shapes: dict[str, config.Shape] = {}
+    for option in command.params:
+        several, flag_only = getattr(option, "multiple", False), getattr(option, "is_flag", False)
+        shape: config.Shape = "several" if several else "flag" if flag_only else "one"
+        shapes |= {flag[2:]: shape for flag in option.opts if flag.startswith("--")}
+    return shapes
 
 
 def _load(name: str) -> TyperCommand:

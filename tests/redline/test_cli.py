@@ -203,6 +203,13 @@ def test_flags_can_come_from_the_environment(
         ("[calibrat]\nmax_rpm = 5", "calibrat"),
         ("max_rpm = ", "redline.toml"),
         ('[calibrate]\nmax_rpm = "fast"', "[calibrate] max_rpm"),
+        ("max_rmp = 5", "did you mean max_rpm?"),
+        ("colour = 5", "colour"),
+        ("calibrate = 7", "[calibrate]"),
+        ("max_rpm = [1]", "max_rpm takes one value"),
+        ("max_rpm = true", "max_rpm takes one value"),
+        ("[calibrate]\nseed = 2026-11-24", "[calibrate] seed takes one value"),
+        ("allow_host = 7", "allow_host takes a list"),
     ],
 )
 def test_a_wrong_file_names_its_key(file: str, named: str, alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +226,49 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv("REDLINE_MAX_RPM", "fast")
     assert cli.run(["calibrate", "--dry-run"]) == 2
     assert "REDLINE_MAX_RPM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["REDLINE_MAX_RMP", "REDLINE_MAX_REQUEST", "REDLINE_ALOW_HOST"])
+def test_a_misspelt_variable_is_no_silent_ceiling(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that is nearly an option's is a slip, and the line says which was meant."""
+    monkeypatch.setenv(name, "5")
+    assert cli.run(["calibrate", "--dry-run"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"{name} is no option; did you mean REDLINE_" in err
+
+
+def test_what_belongs_to_others_is_left_alone(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another command's option, a study's run and another program's variable are no slips."""
+    (alone / "redline.toml").write_text('instances = 3\ntransport = "fast"\n[run]\nrpm = 60\n')
+    for name in ("REDLINE_RUN", "REDLINE_STEPS", "REDLINE_RUN_DIR", "REDLINE_LIFELINE", "REDLINE_PS1"):
+        monkeypatch.setenv(name, "5")
+    assert cli.run(["calibrate", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "file"),
+    [
+        ("192.0.2.1, 192.0.2.2", ""),
+        (None, "allow_host = ['192.0.2.1', '192.0.2.2']"),
+        (None, "allow_host = '192.0.2.2'"),
+    ],
+)
+def test_hosts_can_be_allowed_from_outside(
+    variable: str | None, file: str, alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option that may be given several times: a list in the file, commas in a text."""
+    (alone / "redline.toml").write_text(file)
+    if variable:
+        monkeypatch.setenv("REDLINE_ALLOW_HOST", variable)
+    seen: list[object] = []
+    monkeypatch.setattr("redline.targets.require_consent", lambda _, allowed, **__: seen.extend(allowed))
+    monkeypatch.setattr("redline.commands.calibrate.carry_out", lambda *_, **__: 0)
+    assert cli.run(["calibrate", "--target", "http://192.0.2.2"]) == 0
+    assert "192.0.2.2" in seen
+    assert "uses up quota" in capsys.readouterr().err
 
 
 def test_an_interrupted_simulation_keeps_what_it_has(alone: Path) -> None:
