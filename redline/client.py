@@ -71,12 +71,17 @@ def keys_from(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def check_target(url: str, takes: str = "--target takes mock, sim, gemini, vertex or a URL") -> str:
-    """Return the URL without a final slash. Raises ValueError, in one line, where it has no scheme or host."""
+    """Return the URL without a final slash. Raises ValueError, in one line, where it has no scheme or host.
+
+    A user and a password in it would end up in every report, and a query has no meaning; the line repeats neither.
+    """
     try:
         parts = urlsplit(url)
         fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fits = False
+    if fits and ("@" in parts.netloc or parts.query or parts.fragment):
+        raise ValueError(f"{takes} such as http://127.0.0.1:8080, without user, password, query or fragment")
     if not fits:
         raise ValueError(f"{takes} such as http://127.0.0.1:8080, not {url!r}")
     return url.rstrip("/")

@@ -173,6 +173,14 @@ def test_what_is_no_url_is_refused_in_one_line(url: str) -> None:
         check_target(url)
 
 
+@pytest.mark.parametrize("url", ["http://me:hunter2@127.0.0.1", "https://x/?key=hunter2", "https://x/#hunter2"])
+def test_a_url_that_holds_a_secret_is_refused_without_repeating_it(url: str) -> None:
+    """A target's URL stands in every report, so it may hold no password and no key."""
+    with pytest.raises(ValueError, match=r"without user, password, query or fragment") as error:
+        check_target(url)
+    assert "hunter2" not in str(error.value)
+
+
 def test_keys_come_from_the_environment() -> None:
     """Google's variable wins, as in the SDK; a comma separates several."""
     assert keys_from({"GEMINI_API_KEY": "a, b", "GOOGLE_API_KEY": ""}) == ("a", "b")
