@@ -98,6 +98,8 @@ def load_log(path: Path, mapping: Mapping[str, str] | None = None) -> tuple[dict
 
 def _read(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
+    if not path.exists():
+        raise LogError(f"{path} does not exist; a log is a run directory or a .csv, .jsonl or .parquet file")
     try:
         if suffix == ".parquet":
             return pd.read_parquet(path)
@@ -105,14 +107,13 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_csv(path, low_memory=False)
         if suffix in {".jsonl", ".json", ".ndjson", ".log"}:
             return _read_lines(path)
-    except FileNotFoundError:
-        raise LogError(f"{path} does not exist") from None
     except OSError as error:
         raise LogError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, UnicodeDecodeError) as error:
         if isinstance(error, LogError):
             raise
-        raise LogError(f"{path} is no {suffix[1:].upper()} file: {str(error).splitlines()[0]}") from None
+        kind = "Parquet" if suffix == ".parquet" else suffix[1:].upper()
+        raise LogError(f"{path} is no {kind} file: {str(error).splitlines()[0]}") from None
     raise LogError(f"{path}: a log is a run directory or a .csv, .jsonl or .parquet file")
 
 

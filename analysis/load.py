@@ -44,14 +44,18 @@ _LINES = msgspec.json.Decoder(_Line)
 def load_run(run_dir: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Read a run directory; return (`run.json`, table), the table in the order of sending.
 
-    Writes ``requests.parquet`` where it is missing or older than a ledger. Raises `LogError`.
+    Writes ``requests.parquet`` where it is missing, broken or older than a ledger. Raises `LogError`.
     """
     about = read_about(run_dir)
     ledgers = sorted((run_dir / "requests").glob("*.jsonl"))
     parquet = run_dir / "requests.parquet"
     newest_ns = max((ledger.stat().st_mtime_ns for ledger in ledgers), default=0)
     if parquet.is_file() and parquet.stat().st_mtime_ns >= newest_ns:
-        return about, read_parquet(parquet)
+        try:
+            return about, read_parquet(parquet)
+        except LogError:
+            if not ledgers:  # a log that was saved as a run: the copy is all there is
+                raise
     table = to_table(row for ledger in ledgers for row in read_ledger(ledger))
     with contextlib.suppress(OSError):  # a copy that cannot be written costs time, nothing else
         write_parquet(table, parquet)

@@ -69,7 +69,7 @@ def examine(run: Mapping[str, Any], table: pd.DataFrame, inference: Inference | 
         inference = _inferred(table)
     limits = [found.limit for found in inference.identified]
     gates = validity(run, table, limits)
-    tried = _settings_tried(run)
+    tried = _settings_tried(run)[: attempts_among(table.loc[in_verification(table), "phase"])]
     settings = tried[-1] if tried else _recommended(run, table, inference)
     story = tell_story(table, inference, tried or ((settings,) if settings else ()))
     result = Result(
@@ -112,6 +112,7 @@ def tell_story(
 
 
 def _settings_tried(run: Mapping[str, Any]) -> tuple[Settings, ...]:
+    """Read what `run.json` says was verified; a ledger that lost its end may hold fewer verifications."""
     try:
         return msgspec.convert(run.get("settings_tried") or [], tuple[Settings, ...])
     except msgspec.ValidationError as error:

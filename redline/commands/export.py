@@ -32,6 +32,8 @@ def export(
     if form not in formats.FORMATS:
         raise UsageError(f"--format takes {', '.join(formats.FORMATS)}, not {form!r}")
     path = run / "result.json"
+    if not run.exists():
+        raise UsageError(f"{run} does not exist; it takes a run directory")
     if not path.is_file():
         raise UsageError(f"{run} has no result.json; `redline analyze {run}` makes it")
     try:

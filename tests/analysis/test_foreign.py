@@ -123,7 +123,7 @@ def test_a_wrong_mapping_is_named(text: str, said: str) -> None:
         ("a.jsonl", "{}\nnonsense\n{}\n", "", "line 2 is no JSON"),
         ("a.jsonl", "[1]\n", "", "line 1 is no JSON object"),
         ("a.txt", "", "", "a log is a run directory or a .csv, .jsonl or .parquet file"),
-        ("a.parquet", "nonsense", "", "is no PARQUET file"),
+        ("a.parquet", "nonsense", "", "is no Parquet file"),
         ("a.csv", "", "", "is no CSV file"),
     ],
 )
@@ -138,8 +138,9 @@ def test_a_log_that_does_not_fit_is_named(tmp_path: Path, name: str, text: str, 
 
 def test_a_log_that_is_missing_is_named(tmp_path: Path) -> None:
     """A wrong path is one line."""
-    with pytest.raises(LogError, match="does not exist"):
-        load_log(tmp_path / "nothing.csv")
+    for name in ("nothing.csv", "nothing"):
+        with pytest.raises(LogError, match="does not exist"):
+            load_log(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,14 @@ def test_a_broken_copy_is_named(run_dir: Path) -> None:
         load_run(run_dir)
 
 
+def test_a_broken_copy_is_made_again_from_the_ledger(run_dir: Path) -> None:
+    """Where the ledger is there, its copy is never worth failing for."""
+    ledger(run_dir, SENT % (1, 0.2, 0.2))
+    (run_dir / "requests.parquet").write_text("not parquet")
+    assert len(load_run(run_dir)[1]) == 1
+    assert len(pd.read_parquet(run_dir / "requests.parquet")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [

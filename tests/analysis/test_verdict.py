@@ -104,6 +104,22 @@ def test_a_run_killed_before_its_end_is_judged_by_what_it_would_have_tried() -> 
     assert result.verification is not None
 
 
+def test_settings_whose_verification_the_ledger_lost_are_not_the_verdicts() -> None:
+    """A record that lost its end is judged by what it holds: the try that is there, or a new recommendation."""
+    first = msgspec.structs.replace(recommend(INFERENCE), requests_per_minute=333.0)
+    second = msgspec.structs.replace(first, requests_per_minute=300.0)
+    tried = [msgspec.to_builtins(s) for s in (first, second)]
+    assert verdict([*probing(), *proof(1, 40.0)], settings_tried=tried).settings == first
+    assert verdict(probing(), settings_tried=tried).settings == recommend(INFERENCE)
+
+
+def test_an_empty_record_supports_no_settings() -> None:
+    """Whatever run.json says was tried: a ledger that was emptied shows nothing."""
+    result = conclude(RUN | {"settings_tried": [msgspec.to_builtins(recommend(INFERENCE))]}, to_table([]))
+    assert result.settings is None
+    assert result.verification is None
+
+
 def test_without_a_verification_there_are_settings_but_no_proof() -> None:
     """An access log has no verification."""
     result = verdict(probing())
