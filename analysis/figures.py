@@ -76,7 +76,7 @@ def per_second(
         axes.set_ylim(0, max(1.0, float(bins["offered"].max() if len(bins) else 1.0)) * 1.08)
         axes.margins(x=0.01)
         _few_ticks(axes, size)
-        legend(axes, columns=3 if size.is_narrow else 6)
+        legend(axes, columns=2 if size.is_narrow else 6)
         return figure
 
 

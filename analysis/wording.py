@@ -45,7 +45,7 @@ FAMILIES = {
     "random": "random",
 }
 _HOW = {
-    "fixed_window": "counted in windows of {window} that start at fixed moments of the server's clock",
+    "fixed_window": "counted in windows of {window} that start {start}",
     "anchored_window": "counted in windows of {window}; each opens with the first call after the last one ended",
     "sliding_log": "counted over the last {window}, whatever the clock says",
     "sliding_counter": "counted in windows of {window}, of which the last one fades out while the next one fills",
@@ -58,6 +58,7 @@ GATES = {
     "lateness_p99_s": ("Lateness of a send, 99th percentile", "seconds"),
     "refused_at_start": ("Calls refused before the first probe", "count"),
 }
+_WIDE = 1.5  # an interval whose ends are further apart than this factor is told instead of its middle
 _DOUBTS: Mapping[State, str] = {
     "at_least": "The limit lies above what was tried, if there is one.",
     "at_most": "The limit lies below what was tried.",
@@ -148,17 +149,22 @@ def explanation(limit: Limit) -> str:
     if how is None:
         return ""
     rate = number(limit.rate_per_min / 60.0) if limit.rate_per_min else NONE
-    text = how.format(window=seconds(limit.window_s), rate=rate, burst=number(limit.burst))
-    refused = " Refused calls count too." if limit.counts_refused else ""
-    return sentence(text) + _phase(limit) + refused
+    start = _start(limit)
+    text = how.format(window=seconds(limit.window_s), rate=rate, burst=number(limit.burst), start=start)
+    told = sentence(text)
+    if limit.family == "sliding_counter":
+        told += f" They start {start}."
+    return told + (" Refused calls count too." if limit.counts_refused else "")
 
 
-def _phase(limit: Limit) -> str:
-    if limit.family not in {"fixed_window", "sliding_counter"} or limit.phase_s is None or not limit.window_s:
-        return ""
+def _start(limit: Limit) -> str:
+    """Return when a window that is aligned to the clock starts."""
+    if limit.phase_s is None or not limit.window_s:
+        return "at fixed moments of the server's clock"
     near = min(limit.phase_s, limit.window_s - limit.phase_s) < 0.05 * limit.window_s
-    after = "at" if near else f"{number(round(limit.phase_s, 1))} s after"
-    return f" They start {after} each full {seconds(limit.window_s)} of the clock."
+    after = "on" if near else f"{number(round(limit.phase_s, 1))}{NB}s after"
+    full = {60.0: "minute", 3600.0: "hour"}.get(limit.window_s, seconds(limit.window_s))
+    return f"{after} every full {full} of the server's clock"
 
 
 # ------------------------------------------------------------------------------------- the first screen's answers
@@ -174,7 +180,7 @@ def headline(result: Result) -> str:
     measured = [limit for limit in result.limits if limit.state == "measured"]
     rates = [limit for limit in measured if limit.metric != "concurrency"]
     if rates:
-        return f"{_subject(result)} lets through {join([amount(limit) for limit in rates + _flight(measured)])}."
+        return f"{_subject(result)} lets through {join([_found(limit) for limit in rates + _flight(measured)])}."
     others = [limit for limit in result.limits if limit.metric != "concurrency"]
     first = _unmeasured(others[0]) if others else "No limit was looked for"
     flight = _flight(measured)
@@ -183,6 +189,14 @@ def headline(result: Result) -> str:
         if flight
         else (f"{first}.")
     )
+
+
+def _found(limit: Limit) -> str:
+    """Return what a measured limit allows; of a record too thin for a number, the interval."""
+    bounds = limit.rate_per_min_ci95
+    if limit.metric == "concurrency" or bounds is None or bounds[1] <= _WIDE * bounds[0]:
+        return amount(limit)
+    return f"{interval(bounds)} {_UNITS.get(limit.metric, limit.metric)} a minute"
 
 
 def _unmeasured(limit: Limit) -> str:
@@ -244,7 +258,7 @@ def knobs(settings: Settings) -> list[str]:
         (settings.requests_per_day, "{} requests a day"),
     ]
     told = [text.format(number(value)) for value, text in parts if value is not None]
-    return ["one after the other" if text == "bursts of 1" else text for text in told]
+    return ["evenly spaced" if text == "bursts of 1" else text for text in told]
 
 
 def held(result: Result) -> str:

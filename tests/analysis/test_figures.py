@@ -70,6 +70,24 @@ def test_each_figure_names_its_axes_and_its_marks(name: str, size: drawing.Size)
     assert axes.get_legend() is not None
 
 
+@pytest.mark.parametrize("size", [drawing.WIDE, drawing.NARROW], ids=lambda s: s.name)
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_cut_off(name: str, size: drawing.Size) -> None:
+    """Axes and legend lie within the picture, with every kind of mark in it, and the axes keep most of its width."""
+    failing = TABLE.assign(status=[500 if i % 7 == 0 else status for i, status in enumerate(TABLE["status"])])
+    figure = FIGURES[name](failing, size)
+    figure.draw_without_rendering()
+    page = figure.bbox
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    for box in (figure.axes[0].get_tightbbox(), legend.get_window_extent()):
+        assert box is not None
+        assert (box.x0, box.y0) >= (page.x0, page.y0)
+        assert box.x1 <= page.x1 + 1.0
+        assert box.y1 <= page.y1 + 1.0
+    assert figure.axes[0].bbox.width > 0.75 * page.width
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_record_without_calls_can_be_drawn(name: str) -> None:
     """Empty curves give an empty figure, not an error."""
