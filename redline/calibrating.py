@@ -9,9 +9,11 @@ from __future__ import annotations
 from locust import events
 from locust.runners import LocalRunner
 
+import math
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -20,6 +22,7 @@ from redline.channel import CHANNEL_VARIABLE
 from redline.child import Child
 from redline.errors import ExitCode
 from redline.locust_stats import observer
+from redline.plan import seconds
 from redline.scenario import OpenLoop, claim, target_of
 from redline.scenario_options import BUDGET, SENDING, offer, values
 from redline.thinker import Thinker
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redline.scenario_options import Option
+
+TIME_TO_CONCLUDE_S = 20.0  # for a thinker whose time is over: it waits for the answers in flight, then infers
 
 
 class Sending(OpenLoop):
@@ -58,6 +63,7 @@ class _Calibration:
         self._child: Child | None = None
         self._thinker: Thinker | None = None
         self._terminated = False
+        self._ends_s = math.inf  # when Locust's run time is over
 
     def offer_options(self, parser: Any, **_: Any) -> None:  # noqa: ANN401 - Locust's signature
         """Add the options to ``--help``, and to the web UI's start form."""
@@ -76,6 +82,7 @@ class _Calibration:
 
     def start(self, environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust's signature
         """Take up the channel to the parent, or make one and start a thinker."""
+        self._ends_s = time.monotonic() + (_run_time_s(environment) or math.inf)
         descriptor = os.environ.get(CHANNEL_VARIABLE)
         if descriptor is None:
             try:
@@ -87,22 +94,25 @@ class _Calibration:
         gevent.spawn(self._serve, environment, self._child)
 
     def stop(self, **_: Any) -> None:  # noqa: ANN401 - Locust's signature
-        """Interrupt the thinker: the user pressed Stop, or Locust's run time is over."""
+        """Interrupt the thinker: the user pressed Stop. Locust's run time is a budget of its own, and it ends by itself."""
         if self._thinker:
-            gevent.spawn(self._thinker.stop)
+            gevent.spawn(self._thinker.stop, grace_s=self._grace_s())
 
     def leave(self, environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust's signature
         """Keep what there is when Locust ends, and let a thinker report it."""
         if self._thinker:
             number = signal.SIGTERM if self._terminated else signal.SIGINT
-            environment.process_exit_code = self._thinker.stop(number)
+            environment.process_exit_code = self._thinker.stop(number, grace_s=self._grace_s())
         if self._child:
             self._child.close()
 
     def _think(self, environment: Environment) -> str:
         options = values(environment.parsed_options, self._options)
         url = target_of(environment, needed=True)
-        self._thinker = Thinker(url, {o.name: getattr(options, o.key) for o in self._options})
+        wanted = {o.name: getattr(options, o.key) for o in self._options}
+        bounds = [seconds(wanted["--max-duration"]) if wanted["--max-duration"] else None, _run_time_s(environment)]
+        wanted["--max-duration"] = min((bound for bound in bounds if bound), default=None)
+        self._thinker = Thinker(url, wanted)
         return str(self._thinker.descriptor)
 
     def _serve(self, environment: Environment, child: Child) -> None:
@@ -119,8 +129,17 @@ class _Calibration:
             environment.process_exit_code = ExitCode.CONCLUDED
         runner.quit()
 
+    def _grace_s(self) -> float:
+        """Return how long the thinker may still take where Locust's run time is what ends it."""
+        return TIME_TO_CONCLUDE_S if time.monotonic() >= self._ends_s - 1.0 else 0.0
+
     def _note_signal(self) -> None:
         self._terminated = True
+
+
+def _run_time_s(environment: Environment) -> float | None:
+    """Return Locust's ``--run-time``, which it has read as seconds; None where there is none."""
+    return getattr(environment.parsed_options, "run_time", None) or None
 
 
 def _require_one_process(environment: Environment) -> None:

@@ -6,6 +6,7 @@ is `redline calibrate` itself, told by an environment variable that its sender i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,8 +44,10 @@ class Thinker:
         """Wait for its end; returns its exit code, which is redline's."""
         return self._process.wait()
 
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Interrupt it, let it report what it has, and return its exit code."""
+    def stop(self, number: int = signal.SIGINT, *, grace_s: float = 0.0) -> int:
+        """Interrupt it, let it report what it has, and return its exit code. Within the grace it may end by itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace_s)
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:

@@ -238,6 +238,15 @@ def test_calibrate_under_plain_locust_reaches_its_verdict(url: str, tmp_path: Pa
     assert f"report: {run_dir}" in done.stdout
 
 
+@pytest.mark.acceptance
+def test_locusts_run_time_is_a_budget_of_a_calibration(url: str, tmp_path: Path) -> None:
+    """``-t 5s`` ends it as ``--max-duration 5s`` does, with that code: nobody interrupted it."""
+    done = run("calibrate", tmp_path, "--host", url, "-t", "5s")
+    assert done.returncode == 4, done.stderr
+    assert ended(tmp_path) == ["budget"]
+    assert "report: " in done.stdout
+
+
 def wait_until(true: Callable[[], bool], timeout_s: float = GIVE_UP_S) -> None:
     """Wait for something that another process brings about."""
     deadline = time.monotonic() + timeout_s
