@@ -87,6 +87,12 @@ def check_target(url: str, takes: str = "--target takes mock, sim, gemini, verte
     return url.rstrip("/")
 
 
+def base_and_version(url: str) -> tuple[str, str]:
+    """Split a target's URL where it ends in an API version, as some write it; else the version is the usual one."""
+    base, _, last = url.rstrip("/").rpartition("/")
+    return (base, last) if last.startswith("v1") and base.count("/") > 1 else (url, API_VERSION)
+
+
 def thinking_off(model: str) -> bool:
     """Whether a call may ask for no thinking: the pro models refuse that with a 400."""
     return "-pro" not in model

@@ -18,7 +18,7 @@ import gevent.socket
 from gevent.ssl import create_default_context
 from geventhttpclient.response import HTTPParseError, HTTPSocketResponse
 
-from redline.client import API_VERSION, Order, Outcome, thinking_off
+from redline.client import Order, Outcome, base_and_version, thinking_off
 from redline.wire import Answer, count_body, generate_body, read_answer, read_token_count
 
 if TYPE_CHECKING:
@@ -34,12 +34,13 @@ class FastTransport:
     """Implements `redline.client.Transport` with one socket a call in flight."""
 
     def __init__(self, url: str, keys: tuple[str, ...], now_s: Callable[[], float]) -> None:
-        parts = urlsplit(url)
+        base, version = base_and_version(url)
+        parts = urlsplit(base)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = create_default_context() if parts.scheme == "https" else None
         self._netloc = parts.netloc.rpartition("@")[2]
-        self._path = parts.path if parts.path.strip("/").startswith("v1") else f"{parts.path}/{API_VERSION}"
+        self._path = f"{parts.path}/{version}"
         self._keys = keys
         self._now_s = now_s
         self._idle: list[gevent.socket.socket] = []

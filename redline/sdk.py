@@ -16,7 +16,7 @@ import httpx2
 from google import genai
 from google.genai import types
 
-from redline.client import API_VERSION, Order, Outcome, thinking_off
+from redline.client import Order, Outcome, base_and_version, thinking_off
 from redline.wire import Answer, read_answer
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ class SdkTransport:
 
     def __init__(self, url: str, keys: tuple[str, ...], now_s: Callable[[], float]) -> None:
         self._now_s = now_s
-        self._url = url
+        base, version = base_and_version(url)
+        self._look_at = f"{base}/{version}/models?pageSize=1"
         self._http = httpx2.Client(
             transport=_Lanes(),
             event_hooks={"request": [self._going], "response": [self._came]},
         )
         options = types.HttpOptions(
-            base_url=url,
-            api_version=API_VERSION,
+            base_url=base,
+            api_version=version,
             timeout=int(_PHASE_TIMEOUT_S * 1000),
             retry_options=types.HttpRetryOptions(attempts=1),
             httpx_client=self._http,
@@ -102,7 +103,7 @@ class SdkTransport:
     def _look(self) -> OSError | None:
         """Send a request that uses no quota; return the error where no connection could be had."""
         try:
-            self._http.get(f"{self._url}/{API_VERSION}/models?pageSize=1", timeout=10.0)
+            self._http.get(self._look_at, timeout=10.0)
         except httpx2.TransportError as error:
             return _as_os_error(error)
         return None

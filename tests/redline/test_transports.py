@@ -13,7 +13,7 @@ import pytest
 import respx
 from respx.mocks import HTTPCoreMocker
 
-from redline.client import Order, check_target, keys_from, open_transport, thinking_off
+from redline.client import Order, base_and_version, check_target, keys_from, open_transport, thinking_off
 from redline.fast import FastTransport
 
 if TYPE_CHECKING:
@@ -171,6 +171,28 @@ def test_what_is_no_url_is_refused_in_one_line(url: str) -> None:
     """With an example of what is."""
     with pytest.raises(ValueError, match=r"--target takes .* such as http://127.0.0.1:8080"):
         check_target(url)
+
+
+@pytest.mark.parametrize("name", TRANSPORTS)
+def test_a_target_may_name_the_version(name: str, stub: Callable[..., str]) -> None:
+    """Both transports call the same address for a URL with the API's version at its end."""
+    outcome, _ = call(open_(name, f"{stub()}/v1beta"))
+    assert outcome.answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:1", ("http://127.0.0.1:1", "v1beta")),
+        ("http://127.0.0.1:1/v1", ("http://127.0.0.1:1", "v1")),
+        ("https://gateway/gemini/v1alpha/", ("https://gateway/gemini", "v1alpha")),
+        ("https://gateway/gemini", ("https://gateway/gemini", "v1beta")),
+        ("http://v1", ("http://v1", "v1beta")),
+    ],
+)
+def test_a_version_at_the_end_of_a_url_is_the_version(url: str, expected: tuple[str, str]) -> None:
+    """A host of that name is none."""
+    assert base_and_version(url) == expected
 
 
 @pytest.mark.parametrize("url", ["http://me:hunter2@127.0.0.1", "https://x/?key=hunter2", "https://x/#hunter2"])
