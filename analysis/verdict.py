@@ -67,16 +67,17 @@ def examine(run: Mapping[str, Any], table: pd.DataFrame, inference: Inference | 
     """Return the verdict with its evidence; ``inference`` spares the search where it was made already."""
     if inference is None:
         inference = _inferred(table)
-    limits = [found.limit for found in inference.identified]
-    gates = validity(run, table, limits)
+    found = [each.limit for each in inference.identified]
+    gates = validity(run, table, found)
+    limits = tuple(downgraded(limit, gates) for limit in found)
     tried = _settings_tried(run)[: attempts_among(table.loc[in_verification(table), "phase"])]
-    settings = tried[-1] if tried else _recommended(run, table, inference)
+    settings = tried[-1] if tried else _recommended(run, table, inference, limits)
     story = tell_story(table, inference, tried or ((settings,) if settings else ()))
     result = Result(
         run=str(run.get("run", "")),
         target=str(run.get("target", "")),
         model=str(run.get("model", "")),
-        limits=tuple(downgraded(limit, gates) for limit in limits),
+        limits=limits,
         findings=inference.findings,
         settings=settings,
         verification=story[-1][1] if story else None,
@@ -119,10 +120,11 @@ def _settings_tried(run: Mapping[str, Any]) -> tuple[Settings, ...]:
         raise LogError(f"run.json: settings_tried: {error}") from None
 
 
-def _recommended(run: Mapping[str, Any], table: pd.DataFrame, inference: Inference) -> Settings | None:
-    """Return settings where the record supports any: something passed, and no limit is in contradiction."""
-    states = {found.limit.state for found in inference.identified}
-    if "unresolved" in states or not (outcomes(table) == "admitted").any():
+def _recommended(
+    run: Mapping[str, Any], table: pd.DataFrame, inference: Inference, limits: tuple[Limit, ...]
+) -> Settings | None:
+    """Return settings where the record supports any: something passed, and no limit is in contradiction or doubt."""
+    if any(limit.state == "unresolved" for limit in limits) or not (outcomes(table) == "admitted").any():
         return None
     options = run.get("options") or {}
     return recommend(inference, max_throttled=float(options.get("max_throttled") or DEFAULT_MAX_THROTTLED))

@@ -94,7 +94,7 @@ class _Calibration:
         gevent.spawn(self._serve, environment, self._child)
 
     def stop(self, **_: Any) -> None:  # noqa: ANN401 - Locust's signature
-        """Interrupt the thinker: the user pressed Stop. Locust's run time is a budget of its own, and it ends by itself."""
+        """Interrupt the thinker: the user pressed Stop. at the end of Locust's run time it ends by itself."""
         if self._thinker:
             gevent.spawn(self._thinker.stop, grace_s=self._grace_s())
 

@@ -104,6 +104,16 @@ def test_a_run_killed_before_its_end_is_judged_by_what_it_would_have_tried() -> 
     assert result.verification is not None
 
 
+def test_a_limit_in_doubt_supports_no_settings() -> None:
+    """Too many calls without an answer take a limit back, and with it the settings that would follow from it."""
+    rows = probing()
+    for row in rows[-40:]:
+        row["done_s"] = row["status"] = None
+    result = verdict(rows)
+    assert not gate(result, "censored").passed
+    assert result.settings is None
+
+
 def test_settings_whose_verification_the_ledger_lost_are_not_the_verdicts() -> None:
     """A record that lost its end is judged by what it holds: the try that is there, or a new recommendation."""
     first = msgspec.structs.replace(recommend(INFERENCE), requests_per_minute=333.0)
