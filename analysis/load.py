@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,15 @@ def chosen_run(arguments: Sequence[str], environment: Mapping[str, str]) -> Path
     """
     named = [text for text in arguments if not text.startswith("-") and not text.endswith(".json")]
     return Path(named[0] if named else environment.get("REDLINE_RUN") or "reports/sample")
+
+
+def load_chosen(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Read the run that a study is about; one that cannot be read ends the study with one line and code 2."""
+    try:
+        return load_run(chosen_run(arguments, environment))
+    except LogError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
 
 
 def read_about(run_dir: Path) -> dict[str, Any]:

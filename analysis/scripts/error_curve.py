@@ -12,11 +12,11 @@ import sys
 from analysis import curves, figures
 from analysis.drawing import Picture
 from analysis.exhibits import Common, capacity
-from analysis.load import chosen_run, load_run
+from analysis.load import load_chosen
 from analysis.verdict import examine
 from mock_server.limits import FixedWindow
 
-run, table = load_run(chosen_run(sys.argv[1:], os.environ))
+run, table = load_chosen(sys.argv[1:], os.environ)
 conclusion = examine(run, table)
 common = Common.of(conclusion, table)
 

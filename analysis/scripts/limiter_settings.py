@@ -11,12 +11,12 @@ import sys
 import pandas as pd
 
 from analysis import snippets, wording
-from analysis.load import chosen_run, load_run
+from analysis.load import load_chosen
 from analysis.recommend import recommend, spread_for
 from analysis.report import source
 from analysis.verdict import examine
 
-run, table = load_run(chosen_run(sys.argv[1:], os.environ))
+run, table = load_chosen(sys.argv[1:], os.environ)
 conclusion = examine(run, table)
 result, inference = conclusion.result, conclusion.inference
 print(wording.headline(result))

@@ -79,3 +79,13 @@ def test_a_study_becomes_a_notebook(script: Path) -> None:
 def test_a_study_without_a_run_shows_the_sample() -> None:
     """From the checkout's root, as the documents tell."""
     assert "calls at once" in study(SCRIPTS[1], SCRIPTS[0].parents[2])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_study_of_no_run_is_one_line(script: Path, tmp_path: Path) -> None:
+    """A directory that is no run is named, without a traceback."""
+    done = subprocess.run(
+        [sys.executable, str(script), "nowhere"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "nowhere does not exist\n"
