@@ -86,6 +86,12 @@ def contradictions(calls: Calls, flight: Flight, limit: int) -> int:
     return int(np.sum((calls.outcome == ADMITTED) & (flight.surely + 1 > limit)))
 
 
+def undecided(calls: Calls, flight: Flight, limit: int) -> int:
+    """Return how many decisions this limit leaves to chance: calls that may have met it, or may not."""
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    return int(np.sum(decided & (flight.maybe >= limit) & (flight.surely < limit)))
+
+
 def episodes(calls: Calls, which: Bools, gap_s: float) -> int:
     """Return in how many separate moments these calls fall (further apart than ``gap_s``)."""
     times = calls.sent_s[which]

@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
+from analysis.flight import undecided
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
@@ -45,9 +46,13 @@ def _blur(fitted: Fit) -> float:
 
 
 def near(fitted: Fit) -> list[Hypothesis]:
-    """Return the hypotheses within the profile's bound of the best."""
+    """Return the hypotheses that explain the record about as well as the best one.
+
+    A preference for round numbers may choose the number that is told, but never makes its interval narrower.
+    """
     top = fitted.hypotheses[0].score
-    return [h for h in fitted.hypotheses if h.score > top - PLATEAU]
+    plain = max(h.evidence for h in fitted.hypotheses if h.family == fitted.hypotheses[0].family)
+    return [h for h in fitted.hypotheses if h.score > top - PLATEAU or h.evidence > plain - PLATEAU]
 
 
 def conclude_limits(fitted: Fit) -> Inference:
@@ -82,7 +87,7 @@ def _latency(calls: Calls) -> Latency | None:
 
 
 def _concurrency(fitted: Fit) -> Identified:
-    if fitted.concurrency is not None:
+    if fitted.concurrency is not None and not by_chance(fitted):
         low, high = fitted.concurrency_range or (fitted.concurrency, fitted.concurrency)
         c = float(fitted.concurrency)
         return Identified(
@@ -145,12 +150,7 @@ def _contradiction(fitted: Fit) -> Limit | None:
     if refused < FEWEST_REFUSALS or refused == decided:
         return None
     missed = fitted.missed
-    share = refused / decided
-    by_chance = refused * np.log(share) + (decided - refused) * np.log(1.0 - share)
-    explained = missed * np.log(OUTLIER)
-    if fitted.best is not None:
-        explained = min(explained, fitted.best.log_likelihood)
-    if by_chance > explained - 2.0 * RATE_PRICE:
+    if by_chance(fitted):
         return Limit(
             metric="requests",
             state="random",
@@ -165,6 +165,26 @@ def _contradiction(fitted: Fit) -> Limit | None:
             "replicas may count apart, or the limit may have changed",
         )
     return None
+
+
+def by_chance(fitted: Fit) -> bool:
+    """Return whether a constant chance explains the refusals as well as the best limits do.
+
+    A limit on calls in flight explains nothing where a call may have met it or may not: each such decision costs it
+    as much as the toss of a coin.
+    """
+    refused = fitted.refusals
+    decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
+    if refused < FEWEST_REFUSALS or refused == decided:
+        return False
+    share = refused / decided
+    chance = refused * np.log(share) + (decided - refused) * np.log(1.0 - share)
+    explained = fitted.missed * np.log(OUTLIER)
+    if fitted.best is not None:
+        explained = min(explained, fitted.best.log_likelihood)
+    if fitted.concurrency is not None:
+        explained -= np.log(2.0) * undecided(fitted.calls, fitted.flight, fitted.concurrency)
+    return bool(chance > explained - 2.0 * RATE_PRICE)
 
 
 def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:

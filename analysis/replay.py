@@ -395,6 +395,21 @@ def misfits(record: Record, statistic: Floats, limits: Floats) -> Floats:
     return np.stack(columns, axis=1).astype(float)
 
 
+def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
+    """Return how far decisions lie on the wrong side of the thresholds, (shapes, candidates), at the middle offset.
+
+    In calls relative to the threshold, each decision at most a fifth of it: smooth in the shape, so that a search can
+    go downhill, and no outlier counts for much.
+    """
+    need = statistic[:, statistic.shape[1] // 2] + record.cost
+    columns = []
+    for k in range(limits.shape[1]):
+        limit = limits[:, k, None]
+        wrong = np.where(record.admitted, need - limit, limit + 1e-9 - need)
+        columns.append(np.clip(wrong / (limit + 1.0), 0.0, 0.2).sum(axis=1))
+    return np.stack(columns, axis=1)
+
+
 def agreement(record: Record, statistic: Floats, limit: float) -> Floats:
     """Return for each decision the share of offsets at which ``limit`` agrees with it; statistic of one shape."""
     passes = statistic[0] + record.cost <= limit + 1e-9

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import replay
+from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S, clock_aligned, duration_s, proposals
 from mock_server import limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from analysis.proposals import Shape, Structure
     from analysis.replay import Floats, Record
 
-ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 ROUND_BONUS: Final = 4.0  # nats: a person chose the number
 ODD_COST: Final = 0.7  # nats: half of the prior is for windows of any length
-LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
 SMALL_BURST: Final = 2.0
 NEAR: Final = 0.06  # relative distance within which a round window is tried
 RATE_PRICE: Final = 4.0  # nats that a rate limit must earn
@@ -38,6 +38,10 @@ HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repe
 FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a refinement
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
+SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
+SMOOTH_STEPS: Final = 14
+ELITE: Final = 8  # shapes that a smooth search goes on from
+SETTLED: Final = 12  # and those that it hands on
 RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "sliding_counter", "token_bucket")
 
 
@@ -57,11 +61,17 @@ class Hypothesis:
     counts_other: bool
     log_likelihood: float
     log_prior: float
+    roundness: float = 0.0  # the part of the prior that favours numbers which people choose
 
     @property
     def score(self) -> float:
         """Log posterior up to a constant."""
         return self.log_likelihood + self.log_prior
+
+    @property
+    def evidence(self) -> float:
+        """The same without the preference for round numbers: intervals are made of this."""
+        return self.score - self.roundness
 
     def spec(self) -> limits.Spec:
         """Return the limiter that this hypothesis is."""
@@ -81,9 +91,6 @@ class Hypothesis:
                 return limits.TokenBucket(self.rate_per_s, self.limit, self.counts_refused)
 
 
-Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
-
-
 def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:
     """Return the family's statistic, (shapes, offsets, decisions); ``limit`` matters to the anchored window alone."""
     table = np.array(shapes, float)
@@ -100,52 +107,31 @@ def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float
             return replay.bucket_level(record, table[:, 0])
 
 
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """What the record shows before any model: recoveries and lump sizes, and the server's clock where known.
-
-    ``recoveries``: rows of (last refusal, first admission) in seconds; ``waits``: how long each block had lasted,
-    from its first refusal. ``lumps``: what was spent between a
-    recovery and the next refusal. ``server_offset_s``: server time minus the record's clock, with its
-    uncertainty; None where no Date header was seen.
-    """
-
-    recoveries: Floats
-    waits: Floats
-    lumps: Floats
-    server_offset_s: tuple[float, float] | None
-
-
-def structure(record: Record, server_offset_s: tuple[float, float] | None = None) -> Structure:
-    """Read recoveries and lumps off the decisions."""
-    adm = record.admitted
-    back = np.flatnonzero(adm[1:] & ~adm[:-1]) + 1
-    recoveries = np.column_stack([record.sent_s[back - 1], record.sent_s[back]]) if len(back) else np.zeros((0, 2))
-    block = np.flatnonzero(~adm[1:] & adm[:-1]) + 1
-    starts = np.concatenate([[0], block])
-    run = starts[np.searchsorted(starts, np.maximum(back - 1, 0), side="right") - 1]
-    waits = record.sent_s[back] - record.sent_s[run]
-    edges = np.concatenate([[0], np.searchsorted(record.history_s, record.sent_s[block])])
-    lumps = np.diff(record.spent[edges]) if len(block) else np.zeros(0)
-    return Structure(recoveries, waits, lumps, server_offset_s)
-
-
 def search(
     record: Record,
     family: str,
     seen: Structure,
     start: Sequence[Shape] = (),
     rng: np.random.Generator | None = None,
+    *,
+    afresh: bool = True,
 ) -> list[Hypothesis]:
     """Return the hypotheses of one family that explain the record best, best first (empty: nothing to explain).
 
-    With a ``start`` from an earlier fit the search is local; without one it is global.
+    With ``start`` (shapes of an earlier fit) and not ``afresh``, a family that changes smoothly is only followed from
+    there; the others are cheap enough to be looked for everywhere.
     """
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
     rng = rng or np.random.default_rng(0)
     table = _Table(record, family, seen)
-    ranked = table.look([*start, *_proposals(record, family, seen)])
+    if family not in SMOOTH:
+        proposed = proposals(record, family, seen)
+    elif afresh or not start:
+        proposed = _settled(record, family, [*start, *proposals(record, family, seen)], seen, rng)
+    else:
+        proposed = []
+    ranked = table.look([*start, *proposed])
     if not ranked:
         return []
     scale = _first_scale(record, family, seen)
@@ -158,6 +144,40 @@ def search(
         ends = table.ends()
         table.look([shape for end in ends for shape in _outwards(end, seen)])
     return _middle_first(table.hypotheses())
+
+
+def _settled(
+    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, rng: np.random.Generator
+) -> list[Shape]:
+    """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
+    quick = replay.at_middle(record)
+    least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
+    pool: dict[Shape, float] = {}
+
+    def add(more: Iterable[Shape]) -> None:
+        fresh = [shape for shape in dict.fromkeys(more) if shape not in pool and shape[0] > least]
+        pool.update(zip(fresh, _overlaps(quick, family, fresh, seen), strict=True))
+
+    add(shapes)
+    for step in range(SMOOTH_STEPS):
+        best = np.array(sorted(pool, key=pool.__getitem__)[:ELITE])
+        # The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
+        place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
+        around = np.cov(place, rowvar=False).reshape(place.shape[1], -1) if len(place) > 1 else np.eye(place.shape[1])
+        floor = np.diag([1.0, float(best[0, 0]) ** 2][: place.shape[1]]) * (0.03 * 0.5**step) ** 2
+        moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
+        moved = (place[:, None] + moves).reshape(-1, place.shape[1])
+        add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
+    return sorted(pool, key=pool.__getitem__)[:SETTLED]
+
+
+def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:
+    size = max(1, 400_000 // max(1, quick.at_s.size))
+    found: list[float] = []
+    for first in range(0, len(shapes), size):
+        s = statistic(quick, family, shapes[first : first + size], _guess(seen))
+        found += replay.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
+    return found
 
 
 class _Table:
@@ -189,9 +209,11 @@ class _Table:
         return sorted(found, reverse=True)
 
     def _blurred(self, shape: Shape, limit: float) -> bool:
-        """Return whether this is a bucket so small and fast that the spread alone would hide it."""
-        small = self._family == "token_bucket" and limit <= SMALL_BURST
-        return small and shape[0] * self._record.spread_s > 1.0
+        """Return whether this is a bucket so small and fast that it refills within the spread, which would hide it."""
+        if self._family != "token_bucket":
+            return False
+        refilled = shape[0] * self._record.spread_s
+        return refilled > (1.0 if limit <= SMALL_BURST else limit)
 
     def ends(self) -> list[Shape]:
         """Return the shapes with the lowest and the highest rate on the plateau around the best."""
@@ -239,118 +261,6 @@ def _middle_first(found: list[Hypothesis]) -> list[Hypothesis]:
     return [replace(best, log_prior=best.log_prior + top.score - best.score), *(h for h in found if h is not best)]
 
 
-# ------------------------------------------------------------------------------------------------ proposals
-
-
-def _proposals(record: Record, family: str, seen: Structure) -> list[Shape]:
-    match family:
-        case "fixed_window":
-            return _fixed_proposals(record, seen)
-        case "anchored_window":
-            return [(w,) for w in _anchored_windows(record, seen)]
-        case "sliding_log":
-            return [(w,) for w in _log_windows(record, seen)]
-        case "sliding_counter":
-            return _counter_proposals(record, seen)
-        case _:
-            return [(r,) for r in _bucket_rates(record)]
-
-
-def _duration_s(record: Record) -> float:
-    return float(record.sent_s[-1] - record.sent_s[0]) + 1e-3
-
-
-def _round_windows(longest_s: float) -> list[float]:
-    return [w for w in ROUND_WINDOWS_S if w <= 1.2 * longest_s + 2.0]
-
-
-def _anchored_windows(record: Record, seen: Structure) -> list[float]:
-    """Each recovery is one window after the call that opened it: the first one, or the first after a recovery."""
-    opened = [float(record.history_s[0]), *seen.recoveries[:, 1]]
-    found = []
-    for last, first in seen.recoveries:
-        for start in [o for o in opened if o < last][-3:] + opened[:1]:
-            found += [last - start, (last + first) / 2 - start, first - start]
-    return [w for w in [*found, *_round_windows(_duration_s(record))] if w > LEAST_WINDOW_S]
-
-
-def _log_windows(record: Record, seen: Structure) -> list[float]:
-    """Fix the integer, solve for the time: for each N the window is the best threshold of a sorted list."""
-    found = [w for n in _limit_guesses(seen) for w in _threshold_windows(record, n)]
-    return [w for w in [*found, *_round_windows(_duration_s(record))] if w > LEAST_WINDOW_S]
-
-
-def _limit_guesses(seen: Structure) -> list[int]:
-    if len(seen.lumps) == 0:
-        return [1]
-    big = {round(float(v)) for v in [*seen.lumps[:3], seen.lumps.max(), float(np.median(seen.lumps))]}
-    near = {n + d for n in big for d in (-2, -1, 0, 1, 2)}
-    return sorted(n for n in near | set(range(1, 7)) if n >= 1)
-
-
-def _threshold_windows(record: Record, limit: int) -> list[float]:
-    middle = record.at_s.shape[0] // 2
-    before, at = record.before[middle], record.at_s[middle]
-    full = before >= limit
-    if not (full & ~record.admitted).any():
-        return []
-    gap = at[full] - record.history_s[before[full] - limit]
-    order = np.argsort(gap)
-    gap, admitted = gap[order], record.admitted[full][order]
-    wrong = np.cumsum(admitted) + np.concatenate([np.cumsum((~admitted)[::-1])[::-1][1:], [0]])
-    wrong = np.concatenate([[int((~admitted).sum())], wrong])
-    edges = np.concatenate([[gap[0] - 0.01], (gap[1:] + gap[:-1]) / 2, [gap[-1] + 0.01]])
-    best = np.flatnonzero(wrong == wrong.min())
-    return [float(edges[best[0]]), float(edges[best[len(best) // 2]]), float(edges[best[-1]])]
-
-
-def _fixed_proposals(record: Record, seen: Structure) -> list[Shape]:
-    brackets = seen.recoveries
-    if len(brackets) == 0:
-        return _clock_aligned(record, seen)
-    width = brackets[:, 1] - brackets[:, 0]
-    sharp = brackets[np.argsort(width)[:6]]
-    sharp = sharp[np.argsort(sharp[:, 0])]
-    windows = set(_round_windows(4 * _duration_s(record)))
-    for i in range(len(sharp)):
-        for j in range(i):
-            apart = sharp[j : i + 1].mean(axis=1)[-1] - sharp[j].mean()
-            windows |= {apart / m for m in range(1, 9)}
-    shortest = 0.5 * float(width.min())
-    shapes = [
-        (w, float(at))
-        for w in windows
-        if w > shortest
-        for bracket in sharp
-        for at in (bracket[0] + f * (bracket[1] - bracket[0]) for f in (0.15, 0.5, 0.9))
-    ]
-    return [*shapes, *_clock_aligned(record, seen)]
-
-
-def _clock_aligned(record: Record, seen: Structure) -> list[Shape]:
-    """Round windows that start at a multiple of themselves on the server's clock."""
-    if seen.server_offset_s is None:
-        return []
-    offset, slack = seen.server_offset_s
-    longest = 4 * _duration_s(record)
-    return [(w, -(offset + d * slack) % w) for w in _round_windows(longest) for d in (-0.8, -0.4, 0.0, 0.4, 0.8)]
-
-
-def _counter_proposals(record: Record, seen: Structure) -> list[Shape]:
-    duration = _duration_s(record)
-    windows = [*_round_windows(2 * duration), *np.geomspace(0.05 * duration, 1.5 * duration, 14)]
-    if len(seen.recoveries):
-        wait = seen.recoveries[:, 1] - record.history_s[0]
-        windows += [float(wait[0]) * f for f in (0.8, 0.9, 1.0)]
-    shapes = [(float(w), float(record.history_s[0] + f * w)) for w in windows for f in np.arange(10) / 10]
-    return [*shapes, *_clock_aligned(record, seen)]
-
-
-def _bucket_rates(record: Record) -> list[float]:
-    total, duration = float(record.spent[-1]), _duration_s(record)
-    return [float(r) for r in np.geomspace(0.003 * total / duration, 4 * total / duration, 60)]
-
-
 # ------------------------------------------------------------------------------------------------ refinement
 
 
@@ -359,7 +269,7 @@ def _first_scale(record: Record, family: str, seen: Structure) -> float:
     if family == "token_bucket" or len(seen.recoveries) == 0:
         return 0.06
     width = float(np.min(seen.recoveries[:, 1] - seen.recoveries[:, 0])) + record.spread_s
-    return float(np.clip(width / _duration_s(record) * 4, 0.005, 0.08))
+    return float(np.clip(width / duration_s(record) * 4, 0.005, 0.08))
 
 
 def _perturbed(best: Sequence[Shape], scale: float, seen: Structure, rng: np.random.Generator) -> list[Shape]:
@@ -391,7 +301,7 @@ def _rounded(family: str, shape: Shape, seen: Structure) -> list[Shape]:
     close = {w for w in (*ROUND_WINDOWS_S, whole, whole - 1, whole + 1) if w > 0 and abs(w / shape[0] - 1) < NEAR}
     if len(shape) == 1:
         return [(w,) for w in sorted(close)]
-    shapes: list[Shape] = []
+    shapes = clock_aligned(sorted(close), seen)
     for w in sorted(close):
         for _, first in seen.recoveries[-8:]:
             kept = shape[1] + math.floor((first - shape[1]) / shape[0] + 0.5) * shape[0]
@@ -453,6 +363,7 @@ def hypothesis_of(
 ) -> Hypothesis:
     """Return a shape with its threshold as a `Hypothesis`."""
     bucket = family == "token_bucket"
+    round_part = 0.0 if bucket else roundness(float(shape[0]))
     return Hypothesis(
         family=family,
         limit=limit,
@@ -463,7 +374,13 @@ def hypothesis_of(
         counts_other=record.counts_other,
         log_likelihood=log_likelihood,
         log_prior=log_prior,
+        roundness=round_part,
     )
+
+
+def roundness(window_s: float) -> float:
+    """Return the nats by which a window is likelier beforehand because people choose such numbers."""
+    return ROUND_BONUS if window_s in ROUND_WINDOWS_S else WHOLE_BONUS if window_s.is_integer() else 0.0
 
 
 def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> float:
@@ -475,8 +392,7 @@ def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> floa
     if family == "token_bucket":
         return -RATE_PRICE - ODD_COST
     window_s = float(shape[0])
-    bonus = ROUND_BONUS if window_s in ROUND_WINDOWS_S else WHOLE_BONUS if window_s.is_integer() else 0.0
-    value = bonus - ODD_COST - RATE_PRICE
+    value = roundness(window_s) - ODD_COST - RATE_PRICE
     if len(shape) == 1:
         return value
     blur = 2.0 * (record.spread_s + 0.005 * window_s)

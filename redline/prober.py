@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import flight, forecast, replay, search
+from analysis import flight, forecast, proposals, replay
 from analysis.fit import Fit, fit, server_offset
-from analysis.infer import rate_interval
+from analysis.infer import by_chance, rate_interval
+from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
-from analysis.search import PLATEAU, ROUND_WINDOWS_S
+from analysis.search import PLATEAU
 from redline import probing
 from redline.traffic import Progress
 
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
 
 FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
 NARROW = 0.02  # relative width of the rate's interval that is asked for
+FIRST = 3  # cycles whose record is explained from scratch; later ones mostly follow what is left over
+MANY_REFUSALS = 25  # from which on refusals by chance are called so
+UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation which is believed
+WARM = 40  # hypotheses that a refit starts from
+MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
+LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
 COUNTER_WINDOWS = 3.2
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
@@ -43,7 +50,7 @@ class CalibrationOptions:
     max_rate_per_s: float = 500.0
     max_in_flight: int = 512
     patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
-    patience_calls: int = 12_000  # and how many calls
+    patience_calls: int = 60_000  # and how many calls
     max_cycles: int = 30
     verify: bool = True
     verify_for_s: float | None = None
@@ -59,6 +66,7 @@ class Prober:
     cap: int | None = None  # calls in flight that are known to pass
     blocked_s: float = math.nan  # when the rate limit was last seen to refuse
     latency_s: float = 1.0
+    thorough: bool = True  # whether the last fit looked at every family
     passing: bool = False  # whether the last recovery was let pass unseen
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
@@ -76,14 +84,16 @@ class Prober:
         self._refit()
         pushed_s = 0.0
         for cycle in range(self.options.max_cycles):
-            if self.fit.refusals == 0 or self._settled(cycle):
+            if self.fit.refusals == 0 or self._settled(cycle) or self._random():
                 break
             self.note(f"cycle {cycle + 1}")
             if not self._recover():
                 break
             began = self.traffic.now_s()
             met = self._fill(cycle)
-            self._refit()
+            self._refit(thorough=cycle < FIRST or cycle % FIRST == 0)
+            if not self.thorough and self._settled(cycle + 1):
+                self._refit()  # before it is believed, everything is looked at again
             # Pushing at the known limit on calls in flight, with no sign of a rate limit behind it.
             pushed_s = 0.0 if self.fit.best is not None else pushed_s + self.traffic.now_s() - began
             if not met or pushed_s > self.options.patience_s:
@@ -142,7 +152,7 @@ class Prober:
         now = self.traffic.now_s()
         since = now - self.blocked_s
         focus = self._focus(now)
-        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), 200.0, *(2 * c + h for c, h in focus)])
+        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), LONGEST_WINDOW_S, *(2 * c + h for c, h in focus)])
         times = probing.polling_times(
             since,
             min(longest, 5400.0),
@@ -187,7 +197,7 @@ class Prober:
             if self._refused_since(report.first):
                 return True
             expected -= part
-        size = max(1, math.ceil(expected * 1.03)) + 1
+        size = min(max(1, math.ceil(expected * 1.03)) + 1, self.options.patience_calls)
         began, first = self.traffic.now_s(), len(self.traffic.attempts)
         while self._patient(began, first):
             report = self._send("fill", size)
@@ -202,7 +212,7 @@ class Prober:
         """Push with fewer calls in flight than were ever refused: a refusal now is the rate's."""
         self.cap = max(1, (self.fit.candidate or 2) - 1)
         best = self.fit.best
-        report = self._send("fill", 3 * int(best.limit if best else 1) + 8)
+        report = self._send("fill", min(3 * int(best.limit if best else 1) + 8, self.options.patience_calls))
         if self._refused_since(report.first):
             self._let_refusals_arrive()
         return True
@@ -282,12 +292,16 @@ class Prober:
 
     # --------------------------------------------------------------------------------------- what is known
 
-    def _refit(self) -> None:
+    def _refit(self, *, thorough: bool = True) -> None:
         calls = Calls.from_attempts(
             self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
         )
-        warm = self.fit.hypotheses[:40] if hasattr(self, "fit") else ()
-        self.fit = fit(calls, warm)
+        warm = self.fit.leading(WARM) if hasattr(self, "fit") else ()
+        self.thorough = thorough or not warm
+        self.fit = fit(calls, warm, thorough=self.thorough)
+        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls):
+            self._refit()
+            return
         if self.fit.concurrency is not None:
             self.cap = max(1, min(self.fit.concurrency, self.fit.reached))
         else:
@@ -296,6 +310,8 @@ class Prober:
     def _settled(self, cycle: int) -> bool:
         best = self.fit.best
         if best is None or len(self.traffic.attempts) < 3:  # noqa: PLR2004 - nothing to settle
+            return False
+        if self.fit.missed > max(1.0, UNEXPLAINED * self.fit.refusals):
             return False
         if self._recoveries() < 2:  # noqa: PLR2004 - a window shows in the second recovery
             return False
@@ -307,12 +323,16 @@ class Prober:
         wanted = NARROW if cycle < LONG else 3.0 * NARROW
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
+    def _random(self) -> bool:
+        """Return whether enough was refused to say that it was chance."""
+        return self.fit.refusals >= MANY_REFUSALS and by_chance(self.fit)
+
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back."""
         best = self.fit.best
         if best is None:
             return 0
-        seen = search.structure(self._record(best))
+        seen = proposals.structure(self._record(best))
         return int(np.sum(seen.waits > 2.0 * self._spread_s()))
 
     def _in_doubt(self) -> bool:

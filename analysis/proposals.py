@@ -1,0 +1,212 @@
+"""Where to look: the shapes of each family that a record's own structure suggests, before any is judged.
+
+A recovery (the last refusal, the first admission after it) brackets the moment at which a limit gave back. For a
+window on the clock that is a boundary: with the boundaries numbered, every bracket is a pair of linear inequalities
+in window and phase, so the feasible windows form an interval whose ends are known exactly. For a sliding log the
+number N is fixed and the window read off a sorted list. Counters and buckets have no such corner and are found by a
+smooth measure of how far each decision lies on the wrong side. Pure; seconds on the record's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from analysis.replay import Floats, Record
+
+Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
+
+ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
+LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
+MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What the record shows before any model: recoveries and lump sizes, and the server's clock where known.
+
+    ``recoveries``: rows of (last refusal, first admission) in seconds; ``waits``: how long each block had lasted,
+    from its first refusal. ``lumps``: what was spent between a recovery and the next refusal. ``server_offset_s``:
+    server time minus the record's clock, with its uncertainty; None where no Date header was seen.
+    """
+
+    recoveries: Floats
+    waits: Floats
+    lumps: Floats
+    server_offset_s: tuple[float, float] | None
+
+
+def structure(record: Record, server_offset_s: tuple[float, float] | None = None) -> Structure:
+    """Read recoveries and lumps off the decisions."""
+    adm = record.admitted
+    back = np.flatnonzero(adm[1:] & ~adm[:-1]) + 1
+    recoveries = np.column_stack([record.sent_s[back - 1], record.sent_s[back]]) if len(back) else np.zeros((0, 2))
+    block = np.flatnonzero(~adm[1:] & adm[:-1]) + 1
+    starts = np.concatenate([[0], block])
+    run = starts[np.searchsorted(starts, np.maximum(back - 1, 0), side="right") - 1]
+    waits = record.sent_s[back] - record.sent_s[run]
+    edges = np.concatenate([[0], np.searchsorted(record.history_s, record.sent_s[block])])
+    lumps = np.diff(record.spent[edges]) if len(block) else np.zeros(0)
+    return Structure(recoveries, waits, lumps, server_offset_s)
+
+
+def proposals(record: Record, family: str, seen: Structure) -> list[Shape]:
+    """Return the shapes of a family that are worth judging."""
+    match family:
+        case "fixed_window":
+            return [*_fixed(record, seen), *clock_aligned(round_windows(4 * duration_s(record)), seen)]
+        case "anchored_window":
+            return [(w,) for w in _anchored_windows(record, seen)]
+        case "sliding_log":
+            return [(w,) for w in _log_windows(record, seen)]
+        case "sliding_counter":
+            return [*_counters(record, seen), *clock_aligned(round_windows(2 * duration_s(record)), seen)]
+        case _:
+            return [(r,) for r in _bucket_rates(record)]
+
+
+def clock_aligned(windows_s: Iterable[float], seen: Structure) -> list[Shape]:
+    """Return these windows with boundaries at multiples of themselves on the server's clock."""
+    if seen.server_offset_s is None:
+        return []
+    offset, slack = seen.server_offset_s
+    return [(w, -(offset + d * slack) % w) for w in windows_s for d in (-0.8, -0.4, 0.0, 0.4, 0.8)]
+
+
+def round_windows(longest_s: float) -> list[float]:
+    """Return the windows that people choose, up to a little more than ``longest_s``."""
+    return [w for w in ROUND_WINDOWS_S if w <= 1.2 * longest_s + 2.0]
+
+
+def duration_s(record: Record) -> float:
+    """Return how long the record is, in seconds."""
+    return float(record.sent_s[-1] - record.sent_s[0]) + 1e-3
+
+
+# ------------------------------------------------------------------------------------------- windows on the clock
+
+
+def _fixed(record: Record, seen: Structure) -> list[Shape]:
+    """Return, with the boundaries numbered under each plausible window, the corners of what is feasible then."""
+    brackets = _real(seen, record.spread_s)
+    if len(brackets) == 0:
+        return []
+    low, high = brackets[:, 0] - record.spread_s, brackets[:, 1] + record.spread_s
+    shapes: list[Shape] = []
+    numbered: set[tuple[int, ...]] = set()
+    for window in _periods(brackets, duration_s(record)):
+        middle = brackets.mean(axis=1)
+        numbers = np.round((middle - middle[0]) / window).astype(np.int64)
+        if tuple(numbers) not in numbered:
+            numbered.add(tuple(numbers))
+            shapes += _corners(low, high, numbers)
+        shapes += [(window, float(b[0] + f * (b[1] - b[0]))) for b in brackets[-3:] for f in (0.15, 0.5, 0.9)]
+    return shapes
+
+
+def _real(seen: Structure, spread_s: float) -> Floats:
+    """Return the recoveries that are not mere jitter, the twelve sharpest of them, in order of time."""
+    kept = seen.recoveries[seen.waits > 2.0 * spread_s]
+    sharp = kept[np.argsort(kept[:, 1] - kept[:, 0], kind="stable")[:12]]
+    return np.asarray(sharp[np.argsort(sharp[:, 0])])
+
+
+def _periods(brackets: Floats, duration_s: float) -> list[float]:
+    """Return windows that put a whole number of them between two recoveries, and the round ones."""
+    middle = brackets.mean(axis=1)
+    shortest = 0.5 * float((brackets[:, 1] - brackets[:, 0]).min())
+    found = set(round_windows(4 * duration_s))
+    for i in range(len(middle)):
+        for j in range(max(0, i - 3), i):
+            found |= {float(middle[i] - middle[j]) / m for m in range(1, MOST_PERIODS)}
+    return sorted(w for w in found if w > max(shortest, LEAST_WINDOW_S))
+
+
+def _corners(low: Floats, high: Floats, numbers: np.ndarray) -> list[Shape]:
+    """Return windows across the feasible range, each with boundaries across its own.
+
+    With boundary number k_i inside [low_i, high_i], W lies between the largest (low_j - high_i) / (k_j - k_i) and
+    the least (high_j - low_i) / (k_j - k_i): in two unknowns, pairs of inequalities say all there is to say.
+    """
+    apart = numbers[None, :] - numbers[:, None]
+    later = apart > 0
+    if not later.any():
+        return []
+    most = float(((high[None, :] - low[:, None])[later] / apart[later]).min())
+    least = float(((low[None, :] - high[:, None])[later] / apart[later]).max())
+    if most <= max(least, LEAST_WINDOW_S):
+        return []
+    shapes: list[Shape] = []
+    for share in (0.02, 0.15, 0.3, 0.5, 0.7, 0.85, 0.98):
+        window = max(least + share * (most - least), LEAST_WINDOW_S)
+        first, last = float((low - numbers * window).max()), float((high - numbers * window).min())
+        at = numbers[-1] * window
+        shapes += [(window, at + first + f * (last - first)) for f in (0.05, 0.35, 0.65, 0.95)]
+    return shapes
+
+
+# ------------------------------------------------------------------------------------ windows of one's own calls
+
+
+def _anchored_windows(record: Record, seen: Structure) -> list[float]:
+    """Each recovery is one window after the call that opened it: the first one, or the first after a recovery."""
+    opened = [float(record.history_s[0]), *seen.recoveries[:, 1]]
+    found = []
+    for last, first in seen.recoveries:
+        for start in [o for o in opened if o < last][-3:] + opened[:1]:
+            found += [last - start, (last + first) / 2 - start, first - start]
+    return [w for w in [*found, *round_windows(duration_s(record))] if w > LEAST_WINDOW_S]
+
+
+def _log_windows(record: Record, seen: Structure) -> list[float]:
+    """Fix the integer, solve for the time: for each N the window is the best threshold of a sorted list."""
+    found = [w for n in _limit_guesses(seen) for w in _threshold_windows(record, n)]
+    return [w for w in [*found, *round_windows(duration_s(record))] if w > LEAST_WINDOW_S]
+
+
+def _limit_guesses(seen: Structure) -> list[int]:
+    if len(seen.lumps) == 0:
+        return [1]
+    big = {round(float(v)) for v in [*seen.lumps[:3], seen.lumps.max(), float(np.median(seen.lumps))]}
+    near = {n + d for n in big for d in (-2, -1, 0, 1, 2)}
+    return sorted(n for n in near | set(range(1, 7)) if n >= 1)
+
+
+def _threshold_windows(record: Record, limit: int) -> list[float]:
+    middle = record.at_s.shape[0] // 2
+    before, at = record.before[middle], record.at_s[middle]
+    full = before >= limit
+    if not (full & ~record.admitted).any():
+        return []
+    gap = at[full] - record.history_s[before[full] - limit]
+    order = np.argsort(gap)
+    gap, admitted = gap[order], record.admitted[full][order]
+    wrong = np.cumsum(admitted) + np.concatenate([np.cumsum((~admitted)[::-1])[::-1][1:], [0]])
+    wrong = np.concatenate([[int((~admitted).sum())], wrong])
+    edges = np.concatenate([[gap[0] - 0.01], (gap[1:] + gap[:-1]) / 2, [gap[-1] + 0.01]])
+    best = np.flatnonzero(wrong == wrong.min())
+    return [float(edges[best[0]]), float(edges[best[len(best) // 2]]), float(edges[best[-1]])]
+
+
+# ------------------------------------------------------------------------------------------- counters and buckets
+
+
+def _counters(record: Record, seen: Structure) -> list[Shape]:
+    """Return a grid, and for each window the boundary that lets the first recovery come one call after it."""
+    duration = duration_s(record)
+    windows = [*round_windows(2 * duration), *np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)]
+    shapes: list[Shape] = [(float(w), float(record.history_s[0] + f * w)) for w in windows for f in np.arange(12) / 12]
+    many = max(1.0, float(seen.lumps.max(initial=1.0)))
+    for first in seen.recoveries[seen.waits > record.spread_s, 1][:2]:
+        shapes += [(float(w), float(first - f * w / many)) for w in windows for f in (0.3, 1.0)]
+    return shapes
+
+
+def _bucket_rates(record: Record) -> list[float]:
+    total, duration = float(record.spent[-1]), duration_s(record)
+    return [float(r) for r in np.geomspace(0.003 * total / duration, 4 * total / duration, 60)]
