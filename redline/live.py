@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
 
+STARTING = "starting"  # what a board and a follower (redline.follow) call the time before the first phase
 LINE_EVERY_S = 10.0  # without a terminal: one line in this time, and one for each new phase
 _FRAMES_PER_S = 4
 _SECONDS_PER_MINUTE = 60
@@ -69,7 +70,7 @@ class Board:
 
     def __init__(self, lines: Lines | None = None) -> None:
         self._lines = lines
-        self._progress = Progress(phase="starting")
+        self._progress = Progress(phase=STARTING)
         self._traffic: Traffic | None = None
         self._ends_s: float | None = None
 
@@ -142,8 +143,8 @@ class Lines:
         self._phase = ""
 
     def show(self, progress: Progress, *, again: bool = False) -> None:
-        """Write a line if the phase is new, or where one is wanted ``again``."""
-        if progress.phase == self._phase and not again:
+        """Write a line if the phase is new, or where one is wanted ``again``; that it starts is no news."""
+        if progress.phase in {self._phase, STARTING} and not again:
             return
         self._phase = progress.phase
         parts = [clock_text(progress.elapsed_s), progress.phase, calls_text(progress)]

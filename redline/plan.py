@@ -10,7 +10,7 @@ import csv
 import math
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
@@ -143,14 +143,18 @@ def read_plan(path: Path) -> tuple[Phase, ...]:
     try:
         return msgspec.toml.decode(path.read_bytes(), type=PlanFile).phases
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+        takes = f"; a shape is one of {', '.join(get_args(Shape))}" if "enum value" in str(error) else ""
+        raise ValueError(f"{path}: {error}{takes}") from None
 
 
 def read_trace(path: Path) -> list[float]:
     """Read the moments of a trace. Raises ValueError in one line, OSError where there is no such file."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        column = next((c for c in _TRACE_COLUMNS if c in (rows.fieldnames or ())), None)
+        try:
+            column = next((c for c in _TRACE_COLUMNS if c in (rows.fieldnames or ())), None)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no CSV file: {error}") from None
         if column is None:
             raise ValueError(f"{path}: a trace takes a CSV file with a column sent_s")
         try:

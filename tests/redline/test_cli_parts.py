@@ -145,6 +145,7 @@ def test_lines_come_with_a_phase_or_when_wanted_again() -> None:
     """A new phase has its line at once; the same phase only where one is due."""
     stream = io.StringIO()
     lines = live.Lines(stream)
+    lines.show(Progress(live.STARTING))  # so that a refused option stays one line
     lines.show(Progress("fill", sent=1))
     lines.show(Progress("fill", sent=2))
     lines.show(Progress("watch", sent=3))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from redline.plan import Phase, describe, read_plan, seconds
+from redline.plan import Phase, describe, read_plan, read_trace, seconds
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_plan_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("phase", "said"),
     [
-        ('shape = "zigzag"\nduration = 1', "shape"),
+        ('shape = "zigzag"\nduration = 1', "shape is one of constant, ramp"),
         ('shape = "constant"\nduration = 1', "needs rpm"),
         ('shape = "closed"\nduration = 1', "needs in_flight"),
         ('shape = "constant"\nrpm = 1\nduration = "soon"', "duration takes seconds"),
@@ -87,6 +87,18 @@ def test_wrong_plan_is_one_line_that_names_file_and_key(tmp_path: Path, phase: s
         read_plan(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\xa9\x00\xff", "is no CSV file"), (b"", "a column sent_s"), (b"sent_s\nsoon\n", "line 2")]
+)
+def test_a_trace_that_is_none_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    """Binary rubbish, an empty file and a word where a moment goes: one line with the file's name."""
+    path = tmp_path / "trace.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said) as raised:
+        read_trace(path)
+    assert str(path) in str(raised.value)
 
 
 def test_description_adds_up() -> None:
