@@ -86,10 +86,10 @@ def contradictions(calls: Calls, flight: Flight, limit: int) -> int:
     return int(np.sum((calls.outcome == ADMITTED) & (flight.surely + 1 > limit)))
 
 
-def undecided(calls: Calls, flight: Flight, limit: int) -> int:
-    """Return how many decisions this limit leaves to chance: calls that may have met it, or may not."""
-    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
-    return int(np.sum(decided & (flight.maybe >= limit) & (flight.surely < limit)))
+def undecided(calls: Calls, flight: Flight, limit: int) -> tuple[int, int]:
+    """Return (refused, admitted) of the calls that may have met this limit, or may not."""
+    open_ = (flight.maybe >= limit) & (flight.surely < limit)
+    return int(np.sum(open_ & (calls.outcome == REFUSED))), int(np.sum(open_ & (calls.outcome == ADMITTED)))
 
 
 def episodes(calls: Calls, which: Bools, gap_s: float) -> int:

@@ -170,21 +170,24 @@ def _contradiction(fitted: Fit) -> Limit | None:
 def by_chance(fitted: Fit) -> bool:
     """Return whether a constant chance explains the refusals as well as the best limits do.
 
-    A limit on calls in flight explains nothing where a call may have met it or may not: each such decision costs it
-    as much as the toss of a coin.
+    A limit on calls in flight explains nothing where a call may have met it or may not: such decisions cost it as
+    much as chance among them would.
     """
-    refused = fitted.refusals
-    decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
-    if refused < FEWEST_REFUSALS or refused == decided:
+    admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
+    if fitted.refusals < FEWEST_REFUSALS or admitted == 0:
         return False
-    share = refused / decided
-    chance = refused * np.log(share) + (decided - refused) * np.log(1.0 - share)
     explained = fitted.missed * np.log(OUTLIER)
     if fitted.best is not None:
         explained = min(explained, fitted.best.log_likelihood)
     if fitted.concurrency is not None:
-        explained -= np.log(2.0) * undecided(fitted.calls, fitted.flight, fitted.concurrency)
-    return bool(chance > explained - 2.0 * RATE_PRICE)
+        explained += _log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
+    return bool(_log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE)
+
+
+def _log_chance(refused: int, admitted: int) -> float:
+    """Return the log likelihood of so many refusals under the constant chance that fits them best."""
+    total = refused + admitted
+    return sum(n * float(np.log(n / total)) for n in (refused, admitted) if n)
 
 
 def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:
