@@ -39,6 +39,10 @@ def models(tier: str) -> list[str]:
     """Return the models of which a limit is known on this tier, sorted."""
     found = {model for table in _data()["tables"] for model, by_tier in table["models"].items() if tier in by_tier}
     found |= {model for row in _data()["seen"] if row["tier"] == tier for model in row["models"]}
+    if tier in _PAID:
+        place = _PAID.index(tier)
+        found |= {model for model, row in _data()["enqueued_tokens"]["models"].items() if place < len(row)}
+        found |= set(_data()["prices"]["models"])  # the limit on spend binds whatever has a price
     return sorted(found)
 
 
@@ -53,24 +57,28 @@ def tier_profile(tier: str, model: str) -> Profile:
     unknown = [words for key, (_, _, words) in _RATES.items() if rates[key][0] is None]
     if tier in _PRIORITY_TIERS:
         limits += [_priority(limit) for limit in limits if limit.window is None]
+    sources = {source for _, source in rates.values() if source}
+    if any(limit.tier == "priority" for limit in limits):
+        sources.add(_dated("priority"))
     for metric, words in _HELD.items():
         value = _held(metric, tier, model)
         if value is None:
             unknown.append(words)
         else:
             limits.append(LimitTable(metric, "concurrency", limit=value))
+            sources.add(_dated(metric))
     prices = _data()["prices"]["models"].get(model)
     spend = _data()["spend"].get(tier)
     if spend is not None and prices is not None:
         limits.append(LimitTable("spend", "sliding_log", limit=spend, window_s=_SPEND_WINDOW_S, scope=("project",)))
+        sources |= {_dated("spend"), _dated("prices")}
     elif tier != FREE:
         unknown.append("spend in ten minutes (no price is known)")
-    sources = sorted({source for _, source in rates.values() if source})
     return Profile(
         name=f"tier-{tier}-{model}",
         description=f"{model} on {'the free tier' if tier == FREE else f'tier {tier}'}, as far as is known",
         date=max(source.partition(": ")[0] for source in sources),
-        source="; ".join(sources),
+        source="; ".join(sorted(sources)),
         unknown=(*unknown, "the shape of the windows (aligned ones are assumed)"),
         models=(model,),
         limits=tuple(limits),
@@ -134,6 +142,12 @@ def _held(metric: str, tier: str, model: str) -> int | None:
         return value
     known: int | None = table.get(tier)
     return known
+
+
+def _dated(name: str) -> str:
+    """Return the date and the source of a table of the data."""
+    table = _data()[name]
+    return f"{table['date']}: {table['source']}"
 
 
 @functools.cache

@@ -43,6 +43,21 @@ def test_what_nobody_published_is_listed() -> None:
     assert ("requests", "") not in metrics
 
 
+def test_a_model_without_a_published_rate_has_the_limits_that_are_known() -> None:
+    """Argon on tier 1 is limited in spend and in batches; no rate is made up for it."""
+    profile = tier_profile("1", "gemini-4-argon")
+    assert {"requests per minute", "input tokens per minute", "requests per day"} <= set(profile.unknown)
+    assert {limit.metric for limit in profile.limits} == {"spend", "live_sessions", "batch_jobs"}
+
+
+def test_every_value_has_its_source() -> None:
+    """Not the rates alone: what is held, the spend and the prices under it are dated too."""
+    source = tier_profile("2", "gemini-2.5-flash").source
+    for words in ("a share of the standard limit", "rolling ten minutes", "/pricing", "tiers 1, 2, 3", "2025-11: "):
+        assert words in source
+    assert "rolling ten minutes" not in tier_profile("free", "gemini-2.5-flash").source
+
+
 def test_limits_carry_the_tiers_names() -> None:
     """The free tier and each paid one name their quotas differently."""
     ids = {tier: tier_profile(tier, "gemini-2.5-flash").quota_limits()[1].quota_id for tier in TIERS}
