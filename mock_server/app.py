@@ -77,6 +77,10 @@ class App:
             return _refuse(request, error)
         except web.HTTPRequestEntityTooLarge:
             return _refuse(request, errors.too_large())
+        except web.HTTPBadRequest:  # a door that takes a WebSocket alone was knocked on without one
+            return _refuse(request, errors.invalid("Request contains an invalid argument."))
+        except web.RequestPayloadError:
+            return _refuse_unreadable(request)
 
     def caller(self, request: web.BaseRequest, version: str) -> Caller:
         """Return who calls the Gemini API. Raises `ApiError`."""
@@ -216,6 +220,15 @@ def _method(request: web.BaseRequest, version: str, model: str, name: str) -> Me
     if method is None:
         raise errors.unknown_model(model, version, name)
     return method
+
+
+def _refuse_unreadable(request: web.BaseRequest) -> web.StreamResponse:
+    """Refuse a body that is not packed or chunked as its head says; nothing after it on this connection is readable."""
+    request.content.feed_eof()  # or aiohttp would go on reading what is broken, and log a traceback
+    response = _refuse(request, errors.invalid("Request contains an invalid argument."))
+    if request.transport is not None:
+        request.protocol.close()
+    return response
 
 
 def _refuse(request: web.BaseRequest, error: ApiError) -> web.StreamResponse:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import secrets
 import signal
 import ssl
@@ -18,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 import uvloop
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from mock_server.app import MAX_BODY_BYTES, App
 from mock_server.core import Core
@@ -166,6 +168,15 @@ def _access_log(options: Options, stack: ExitStack) -> IO[bytes] | None:
         raise ListenError(f"--access-log {name}: {error.strerror}") from None
 
 
+def _own_fault(record: logging.LogRecord) -> bool:
+    """Return whether a record of aiohttp's tells of something else than a client that speaks no HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
+
+
+_LOG = logging.getLogger("mock_server.http")
+_LOG.addFilter(_own_fault)
+
+
 def make_runner(app: App) -> web.ServerRunner:
     """Return a runner that cancels a handler when its client goes away, so that what the call held comes free."""
     loop = asyncio.get_running_loop()
@@ -182,6 +193,7 @@ def make_runner(app: App) -> web.ServerRunner:
         ),
         handler_cancellation=True,
         access_log=None,
+        logger=_LOG,
     )
     return web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
 

@@ -201,11 +201,40 @@ def test_slow_and_half_closed_connections(url: str, client: httpx2.Client) -> No
             line.close()
 
 
+POST = f"POST {PATHS[0]} HTTP/1.1\r\nHost: x\r\nx-goog-api-key: k\r\n".encode()
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate", "br"])
+def test_a_body_that_is_not_packed_as_it_says_is_a_400(url: str, client: httpx2.Client, packing: str) -> None:
+    """In Google's form, and the connection ends: nobody can tell where the next request begins."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        line.sendall(POST + f"Content-Encoding: {packing}\r\nContent-Length: 50\r\n\r\n".encode() + b"\xff" * 50)
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["status"] == "INVALID_ARGUMENT"
+    assert client.get("/v1/models").status_code == 200
+
+
+def test_a_live_session_needs_a_websocket(client: httpx2.Client) -> None:
+    """A plain GET on its path gets Google's 400."""
+    check_error(client.get("/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"))
+
+
 @pytest.mark.parametrize(
-    "raw", [b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 50, b"GET " + b"a" * 20000]
+    "raw",
+    [
+        POST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        POST + b"Content-Length: -5\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\r\n" * 50,
+        b"GET " + b"a" * 20000,
+    ],
 )
 def test_what_is_no_http_is_refused(url: str, client: httpx2.Client, raw: bytes) -> None:
-    """TLS to a plain port, versions of the future, endless lines."""
+    """Broken chunks and lengths, TLS to a plain port, versions of the future, endless lines."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as line:
         line.sendall(raw)
