@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import flight, proposals, replay, search
+from analysis.misfit import Misfit, misfit_of
 from analysis.replay import ADMITTED, OTHER, REFUSED
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Fit:
 
     ``concurrency``: the limit on calls in flight, None where none is needed. ``reached``: the most calls that
     were surely in flight and admitted. ``candidate`` and ``otherwise``: the limit on calls in flight that the record
-    suggests, and the rate hypotheses under the other assumption about it. ``missed``: how many
-    decisions the best explanation cannot account for at any offset.
+    suggests, and the rate hypotheses under the other assumption about it. ``misfit``: what the
+    best explanation cannot account for.
     """
 
     calls: Calls
@@ -47,8 +48,13 @@ class Fit:
     concurrency_range: tuple[int, int] | None
     reached: int
     score: float
-    missed: int
+    misfit: Misfit
     refusals: int
+
+    @property
+    def missed(self) -> int:
+        """How many decisions the best explanation cannot account for at any offset."""
+        return self.misfit.total
 
     @property
     def best(self) -> Hypothesis | None:
@@ -146,7 +152,7 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
         concurrency_range=span,
         reached=reached,
         score=score,
-        missed=_missed(calls, offsets, around, concurrency, found, tokens=tokens),
+        misfit=_misfit(calls, offsets, around, concurrency, found, tokens=tokens),
         refusals=refusals,
     )
 
@@ -250,7 +256,7 @@ def _without_failures(
     return again
 
 
-def _missed(
+def _misfit(
     calls: Calls,
     offsets: Floats,
     around: Flight,
@@ -258,11 +264,11 @@ def _missed(
     found: list[Hypothesis],
     *,
     tokens: bool,
-) -> int:
+) -> Misfit:
     excuse = flight.excused(calls, around, concurrency) if concurrency is not None else None
     if not found:
         left = calls.outcome == REFUSED
-        return int(np.sum(left if excuse is None else left & ~excuse))
+        return Misfit(early=int(np.sum(left if excuse is None else left & ~excuse)))
     h = found[0]
     record = replay.prepare(
         calls,
@@ -273,5 +279,4 @@ def _missed(
         counts_other=h.counts_other,
         thin=False,
     )
-    s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
-    return int(np.sum(replay.agreement(record, s, h.limit) == 0.0))
+    return misfit_of(record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)

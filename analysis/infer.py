@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
+from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
@@ -32,7 +34,21 @@ def infer(calls: Calls) -> Inference:
 def rate_interval(fitted: Fit) -> tuple[float, float]:
     """Return the range (per second) of the rates that explain the record almost as well as the best one."""
     rates = [h.rate_per_s for h in near(fitted)]
-    return min(rates) * (1.0 - _blur(fitted)), max(rates) * (1.0 + _blur(fitted))
+    low, high = _unseen(fitted)
+    return min(rates) * (1.0 - _blur(fitted)) * low, max(rates) * (1.0 + _blur(fitted)) * high
+
+
+def _unseen(fitted: Fit) -> tuple[float, float]:
+    """Return the factors by which limits may lie lower and higher, for what others used of them unseen.
+
+    What others use is missing from the best limit in most windows: the limit itself is at least the most that was let
+    in, and may be higher by what they use, which changes from window to window.
+    """
+    best = fitted.best
+    if best is None or fitted.misfit.kind() is None:
+        return 1.0, 1.0
+    share = min(max(fitted.misfit.share, 0.05), 0.3)
+    return 1.0 - 0.1 * share, max(1.0, fitted.misfit.highest / best.limit) * (1.0 + share)
 
 
 def _blur(fitted: Fit) -> float:
@@ -74,8 +90,10 @@ def conclude_limits(fitted: Fit) -> Inference:
 
 
 def _findings(fitted: Fit) -> tuple[Finding, ...]:
-    del fitted
-    return ()
+    if fitted.best is None or by_chance(fitted):
+        return ()
+    found = finding_of(fitted.misfit)
+    return (found,) if found else ()
 
 
 def _latency(calls: Calls) -> Latency | None:
@@ -121,7 +139,8 @@ def _requests(fitted: Fit) -> Identified:
     if best.phase_s is not None and best.window_s is not None and offset is not None:
         phase = (best.phase_s + offset[0]) % best.window_s
     rates, blur = rate_interval(fitted), _blur(fitted)
-    bursts = [h.limit for h in same]
+    lower, higher = _unseen(fitted)
+    bursts = [math.floor(min(h.limit for h in same) * lower), math.ceil(max(h.limit for h in same) * higher)]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
         metric="requests",
@@ -157,7 +176,8 @@ def _contradiction(fitted: Fit) -> Limit | None:
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
         )
-    if missed > max(3.0, MOST_MISSED * decided):
+    kind = fitted.misfit.kind()
+    if missed > max(3.0, MOST_MISSED * decided) or (fitted.best is not None and kind in {"replicas", "drift"}):
         return Limit(
             metric="requests",
             state="unresolved",

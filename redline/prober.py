@@ -84,7 +84,7 @@ class Prober:
         self._refit()
         pushed_s = 0.0
         for cycle in range(self.options.max_cycles):
-            if self.fit.refusals == 0 or self._settled(cycle) or self._random():
+            if self.fit.refusals == 0 or self._settled(cycle) or self._hopeless(cycle):
                 break
             self.note(f"cycle {cycle + 1}")
             if not self._recover():
@@ -323,9 +323,11 @@ class Prober:
         wanted = NARROW if cycle < LONG else 3.0 * NARROW
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
-    def _random(self) -> bool:
-        """Return whether enough was refused to say that it was chance."""
-        return self.fit.refusals >= MANY_REFUSALS and by_chance(self.fit)
+    def _hopeless(self, cycle: int) -> bool:
+        """Return whether more of the same would tell no more: refusals by chance, or others on the quota."""
+        if self.fit.refusals < MANY_REFUSALS:
+            return False
+        return by_chance(self.fit) or (cycle >= LONG and self.fit.misfit.kind() is not None)
 
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back."""

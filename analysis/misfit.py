@@ -1,0 +1,103 @@
+"""What an exact limiter leaves unexplained, and what that says: others on the quota, replicas, a limit that moved.
+
+An exact limiter whose parameters are right contradicts no answer at every arrival time that the spread allows: in
+virtual worlds with nothing else in them the count is zero, also with a spread of 350 ms and 5 % of failures. So a
+few contradictions are a finding. Their kind is read off their shape: a limit that moved is contradicted by one side
+of the run only; replicas that count apart refuse long before the whole is used up; others on the same quota take
+away a part that changes from window to window. Pure; counts are calls (or tokens).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import replay
+from analysis.result import Finding
+
+if TYPE_CHECKING:
+    from analysis.replay import Floats, Record
+
+FEWEST: Final = 3  # contradictions that are no accident
+DEEP: Final = 0.35  # median room left when refused, as a share of the limit, from which on replicas explain it
+LEAST_SHARE: Final = 0.01  # of the limit: less is not told as a number
+ONE_SIDED: Final = 0.85  # share of the run without a contradiction, before or after all of them, that tells a change
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Answers that contradict a limiter. ``early``: refused with room to spare; ``over``: let in beyond the limit.
+
+    ``room``: what was left at the early refusals, as shares of the limit, sorted. ``highest``: the most that an
+    admitted call brought the count to. ``first`` and ``last``: where in the record the contradictions stand, as shares
+    of its decided calls.
+    """
+
+    early: int = 0
+    over: int = 0
+    room: tuple[float, ...] = ()
+    highest: float = 0.0
+    first: float = 0.0
+    last: float = 1.0
+
+    @property
+    def total(self) -> int:
+        """How many answers contradict the limiter."""
+        return self.early + self.over
+
+    @property
+    def share(self) -> float:
+        """The median room left at an early refusal, as a share of the limit."""
+        return float(np.median(self.room)) if self.room else 0.0
+
+    def kind(self) -> str | None:
+        """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record."""
+        if self.total < FEWEST:
+            return None
+        if min(self.early, self.over) == 0 and max(self.first, 1.0 - self.last) > ONE_SIDED:
+            return "drift"
+        return "replicas" if self.share > DEEP else "background"
+
+
+def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
+    """Hold a whole record against one limiter; ``statistic`` of that one shape."""
+    wrong = replay.agreement(record, statistic, limit) == 0.0
+    need = statistic[0] + record.cost
+    early, over = wrong & ~record.admitted, wrong & record.admitted
+    where = np.flatnonzero(wrong)
+    room = np.sort((limit - need.max(axis=0))[early] / max(limit, 1.0))
+    let_in = need.min(axis=0)[record.admitted]
+    return Misfit(
+        early=int(early.sum()),
+        over=int(over.sum()),
+        room=tuple(np.clip(room, 0.0, 1.0).tolist()),
+        highest=float(let_in.max(initial=0.0)),
+        first=float(where[0] / record.n) if len(where) else 0.0,
+        last=float(where[-1] / record.n) if len(where) else 1.0,
+    )
+
+
+def finding_of(misfit: Misfit) -> Finding | None:
+    """Tell what the contradictions say; ``value`` is a share of the limit where it is known."""
+    counted = f"{misfit.total} answers contradict an exact limit"
+    match misfit.kind():
+        case "background":
+            share = f"about {misfit.share:.0%}" if misfit.share > LEAST_SHARE else "a little"
+            text = f"{counted}: others seem to use {share} of the same quota, or servers count apart"
+            return Finding(kind="background", value=misfit.share, ci95=_range(misfit), text=text)
+        case "replicas":
+            text = f"{counted}, most of them long before it was used up: several servers seem to count apart"
+            return Finding(kind="replicas", value=None, text=text)
+        case "drift":
+            text = f"{counted}, all in one part of the run: the limit seems to have changed"
+            return Finding(kind="drift", value=None, text=text)
+        case _:
+            return None
+
+
+def _range(misfit: Misfit) -> tuple[float, float]:
+    if not misfit.room:
+        return 0.0, 1.0
+    return float(np.quantile(misfit.room, 0.025)), float(np.quantile(misfit.room, 0.975))
