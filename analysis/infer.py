@@ -140,7 +140,10 @@ def _requests(fitted: Fit) -> Identified:
         phase = (best.phase_s + offset[0]) % best.window_s
     rates, blur = rate_interval(fitted), _blur(fitted)
     lower, higher = _unseen(fitted)
-    bursts = [math.floor(min(h.limit for h in same) * lower), math.ceil(max(h.limit for h in same) * higher)]
+    bursts = [
+        float(math.floor(min(h.limit for h in same) * lower)),
+        float(math.ceil(max(h.limit for h in same) * higher)),
+    ]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
         metric="requests",
