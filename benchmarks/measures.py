@@ -126,7 +126,7 @@ def _collect(all_marks: Iterable[dict[str, float]]) -> dict[str, list[float]]:
 def _row(measure: Measure, values: list[float]) -> Row:
     value, ci95 = _share(values) if measure.statistic == SHARE else _quantile(values, float(measure.statistic))
     sense = ">=" if measure.at_least else "<="
-    passed = value is not None and (value >= measure.target if measure.at_least else value <= measure.target)
+    passed = value is not None and bool(value >= measure.target if measure.at_least else value <= measure.target)
     return Row(measure.suite, measure.name, value, ci95, len(values), measure.target, passed, sense)
 
 

@@ -255,3 +255,10 @@ def test_the_script_prints_a_table_and_writes_rows(
     assert rows[0]["passed"] is False
     assert discovery.main(["--suite", "standard", "--world", "0", "--no-score"]) == 1
     assert "truth" in capsys.readouterr().out
+
+
+def test_rows_of_numpy_numbers_can_be_written() -> None:
+    """A mark may come out of numpy; the row is plain JSON all the same."""
+    outcome = judging.Outcome("standard", 0, {"width of the rate's interval": np.float64(0.5)})
+    rows = json.loads(json.dumps([row.as_json() for row in measures.rows([outcome])]))
+    assert [row["passed"] for row in rows if row["value"] == 0.5] == [False]
