@@ -8,7 +8,17 @@ from __future__ import annotations
 
 PREFIX = "generativelanguage.googleapis.com/"
 FREE = "free"
+# Models whose quota is kept under another name than the one that is asked for, as 429 bodies show.
+_COUNTED_AS = {
+    "gemini-3.1-pro-preview-customtools": "gemini-3.1-pro",
+    "gemini-2.5-flash-image": "gemini-2.5-flash-preview-image",
+}
 _PERIODS = {60.0: "Minute", 3600.0: "Hour", 86400.0: "Day"}
+
+
+def counted_as(model: str) -> str:
+    """Return the name under which a 429 tells of a model's quota."""
+    return _COUNTED_AS.get(model, model)
 
 
 def quota_names(metric: str, window_s: float | None, *, day: bool, tier: str = "1") -> tuple[str, str]:

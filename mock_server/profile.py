@@ -54,8 +54,10 @@ TAKES: dict[str, frozenset[str]] = {
 REFUSAL_SHAPES = (
     "full",
     "decimals",
+    "mismatched",
     "help_only",
     "bare",
+    "not_enough",
     "vertex",
     "vertex_errors",
     "vertex_fixed",

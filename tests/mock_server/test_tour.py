@@ -204,6 +204,12 @@ def test_interactions_have_an_error_shape_of_their_own(serve: Serve) -> None:
     assert type(caught.value).__name__ == "RateLimitError"
     assert caught.value.body["error"]["code"] == "too_many_requests"  # type: ignore[attr-defined]
     assert "details" not in caught.value.body["error"]  # type: ignore[attr-defined]
+    with serve(limit + '[refusal]\nshape = "not_enough"') as url:
+        gemini = client(url, types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1)))
+        with pytest.raises(Exception, match="429") as caught:
+            gemini.interactions.create(model=MODEL, input="hi")
+    message = "You do not have enough quota to make this request."
+    assert caught.value.body == {"error": {"message": message, "code": "too_many_requests"}}  # type: ignore[attr-defined]
 
 
 def test_vertex_by_project_and_express(serve: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from mock_server import errors, gemini, tokens
 from mock_server.errors import ApiError
 from mock_server.limits import Concurrency, FixedWindow
+from mock_server.names import quota_names
 from mock_server.quota import Call, Decision, Limit, Violation
 from mock_server.refusals import refusal, spelled
 
@@ -182,8 +184,10 @@ DAILY = Limit(
     [
         ("full", 429, "Please retry in 45.5s.", ["Help", "QuotaFailure", "RetryInfo"]),
         ("decimals", 429, "Please retry in 45.5s.", ["Help", "QuotaFailure", "RetryInfo"]),
+        ("mismatched", 429, "Please retry in 45.5s.", ["QuotaFailure", "RetryInfo"]),
         ("help_only", 429, "You exceeded your current quota", ["Help"]),
         ("bare", 429, "Resource has been exhausted (e.g. check quota).", []),
+        ("not_enough", 429, "You do not have enough quota to make this request.", []),
         ("vertex", 429, "Resource exhausted. Please try again later.", []),
         ("vertex_errors", 429, "Resource exhausted. Please try again later.", []),
         ("vertex_fixed", 429, "with base model: gemini-2.5-flash. Please submit a quota increase request.", []),
@@ -199,7 +203,7 @@ def test_every_shape_of_a_refusal(shape: str, code: int, words: str, kinds: list
     assert words in error["message"]
     assert [detail["@type"].rpartition(".")[2] for detail in error.get("details", [])] == kinds
     delays = [detail["retryDelay"] for detail in error.get("details", []) if "retryDelay" in detail]
-    assert delays == {"full": ["45s"], "decimals": ["45.5s"]}.get(shape, [])
+    assert delays == {"full": ["45s"], "decimals": ["45.5s"], "mismatched": ["12s"]}.get(shape, [])
     assert ("errors" in error) == (shape == "vertex_errors")
 
 
@@ -211,3 +215,61 @@ def test_a_free_daily_quota_promises_too_little() -> None:
     paid = refusal("full", 0.0, CALL, Decision(violations=(Violation(RPM, 6776.4),)))
     assert paid.message.endswith("Please retry in 1h52m56.4s.")
     assert paid.details[2]["retryDelay"] == "6776s"
+
+
+TOKENS_2 = Limit(
+    "input_tokens",
+    FixedWindow(3_000_000, 60),
+    quota_id="GenerateContentPaidTierInputTokensPerModelPerMinute-PaidTier2",
+    quota_metric="generativelanguage.googleapis.com/generate_content_paid_tier_2_input_token_count",
+    value=3_000_000,
+)
+
+
+def test_the_capture_whose_two_delays_disagree() -> None:
+    """As recorded on 2026-09-12: 51.386 s in the message, 14 s in RetryInfo, no Help."""
+    assert quota_names("input_tokens", 60.0, day=False, tier="2") == (TOKENS_2.quota_id, TOKENS_2.quota_metric)
+    error = refusal("mismatched", 0.0, CALL, Decision(violations=(Violation(TOKENS_2, 51.386),)))
+    assert error.message.endswith("\nPlease retry in 51.386s.")
+    failure, info = error.details
+    assert info == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "14s"}
+    assert failure["violations"] == [
+        {
+            "quotaMetric": TOKENS_2.quota_metric,
+            "quotaId": TOKENS_2.quota_id,
+            "quotaDimensions": {"location": "global", "model": "gemini-2.5-flash"},
+            "quotaValue": "3000000",
+        }
+    ]
+    told_nothing = refusal("mismatched", 0.0, CALL, Decision(violations=(Violation(TOKENS_2, None),)))
+    assert [detail["@type"].rpartition(".")[2] for detail in told_nothing.details] == ["QuotaFailure"]
+
+
+def test_the_order_of_the_dimensions_varies_inside_one_body() -> None:
+    """Equal calls get equal bodies, to the byte; a client that compares text of two entries is caught."""
+    decision = Decision(violations=(Violation(RPM, 1.0), Violation(replace(RPM, value=7), 1.0)))
+    violations = refusal("full", 0.0, CALL, decision).details[1]["violations"]
+    assert {tuple(entry["quotaDimensions"]) for entry in violations} == {("location", "model"), ("model", "location")}
+    assert violations[0]["quotaDimensions"] == violations[1]["quotaDimensions"]
+    assert json.dumps(violations) == json.dumps(refusal("full", 0.0, CALL, decision).details[1]["violations"])
+    lone = [
+        refusal("full", 0.0, CALL, Decision(violations=(Violation(limit, 1.0),))).details[1]["violations"][0]
+        for limit in (RPM, DAILY, TOKENS_2)
+    ]
+    assert {next(iter(entry["quotaDimensions"])) for entry in lone} == {"location", "model"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("gemini-3.1-pro-preview-customtools", "gemini-3.1-pro"),
+        ("gemini-2.5-flash-image", "gemini-2.5-flash-preview-image"),
+        ("gemini-2.5-flash", "gemini-2.5-flash"),
+    ],
+)
+def test_a_quota_may_be_kept_under_another_models_name(asked: str, named: str) -> None:
+    """The refusal names the model that Google counts, not always the one that was asked."""
+    call = Call(model=asked, costs={"requests": 1})
+    error = refusal("full", 0.0, call, Decision(violations=(Violation(RPM, 1.0),)))
+    assert error.details[1]["violations"][0]["quotaDimensions"]["model"] == named
+    assert f"model: {named}\n" in error.message
