@@ -42,6 +42,15 @@ def embed_names(period: str, tier: str) -> tuple[str, str]:
     return quota_id, f"{PREFIX}embed_content_paid_tier{_suffix(tier)}_requests"
 
 
+def predict_names(period: str, tier: str, *, long_running: bool) -> tuple[str, str]:
+    """Return the names of a limit on pictures or, ``long_running``, films per ``Minute`` or ``Day``."""
+    quota_id = f"Predict{'LongRunning' if long_running else ''}RequestsPer{period}PerProjectPerModel"
+    metric = f"{PREFIX}predict{'_long_running' if long_running else ''}_requests_per_model"
+    if period == "Day":
+        metric += "_per_day" if long_running else f"_per_day_paid_tier_{tier}"
+    return f"{quota_id}-FreeTier" if tier == FREE else quota_id, metric
+
+
 def _token_names(period: str, tier: str) -> tuple[str, str]:
     if tier == FREE:
         return (

@@ -13,10 +13,12 @@ from typing import Any
 
 from mock_server.catalogue import embeds
 from mock_server.limits import PACIFIC_DAY
-from mock_server.names import FREE, embed_names, quota_names
-from mock_server.profile import LimitTable, Prices, Profile, ProfileError
+from mock_server.names import FREE, embed_names, predict_names, quota_names
+from mock_server.profile import LimitTable, Prices, Profile, ProfileError, Refusal
 
-TIERS = (FREE, "1", "2", "3")
+# By the organization's spend in 30 days: Vertex has tiers of its own.
+_VERTEX = ("vertex-1", "vertex-2", "vertex-3", "vertex-4")
+TIERS = (FREE, "1", "2", "3", *_VERTEX)
 _PAID = ("1", "2", "3")
 _PRIORITY_TIERS = ("2", "3")
 NO_LIMIT = "none"
@@ -33,10 +35,13 @@ _HELD = {
     "cached_tokens": "stored tokens of cached contents",
 }
 _SPEND_WINDOW_S = 600.0
+_PREDICTED = ("imagen-", "veo-")  # asked for by another method, whose quotas have other names
 
 
 def models(tier: str) -> list[str]:
     """Return the models of which a limit is known on this tier, sorted."""
+    if tier in _VERTEX:
+        return sorted(model for family in _data()["vertex"]["families"] for model in family["models"])
     found = {model for table in _data()["tables"] for model, by_tier in table["models"].items() if tier in by_tier}
     found |= {model for row in _data()["seen"] if row["tier"] == tier for model in row["models"]}
     if tier in _PAID:
@@ -52,6 +57,8 @@ def tier_profile(tier: str, model: str) -> Profile:
         raise ProfileError(f"--tier must be one of {', '.join(TIERS)}, not {tier!r}")
     if model not in models(tier):
         raise ProfileError(f"--model must be one of {', '.join(models(tier))} on tier {tier}, not {model!r}")
+    if tier in _VERTEX:
+        return _vertex_profile(tier, model)
     rates = {key: _newest(key, tier, model) for key in _RATES}
     limits = [_rate(key, tier, model, value) for key, (value, _) in rates.items() if isinstance(value, int)]
     unknown = [words for key, (_, _, words) in _RATES.items() if rates[key][0] is None]
@@ -86,6 +93,40 @@ def tier_profile(tier: str, model: str) -> Profile:
     )
 
 
+def _vertex_profile(tier: str, model: str) -> Profile:
+    """Return the baseline of an organization on Vertex, enforced as if no capacity were left above it."""
+    table, place = _data()["vertex"], _VERTEX.index(tier)
+    baselines = next(one["tokens_per_minute"] for one in table["families"] if model in one["models"])
+    unknown = ["how much above the baseline is served (here: nothing)", "whether output tokens count on the baseline"]
+    limits = [
+        LimitTable(
+            "requests",
+            "fixed_window",
+            limit=table["requests_per_minute"],
+            window_s=60.0,
+            scope=("model", "region"),
+        )
+    ]
+    if place < len(baselines):
+        # The tier is the organization's, so its projects share the counter.
+        limits.append(
+            LimitTable("input_tokens", "fixed_window", limit=baselines[place], window_s=60.0, scope=("model",))
+        )
+    else:
+        unknown = ["the baseline of tokens per minute"]
+    spend = table["spend_usd_in_30_days"][place]
+    return Profile(
+        name=f"tier-{tier}-{model}",
+        description=f"{model} on Vertex, spend in 30 days: {spend} dollars; the baseline as a limit",
+        date=table["date"],
+        source=_dated("vertex"),
+        unknown=(*unknown, "the shape of the windows (aligned ones are assumed)"),
+        models=(model,),
+        limits=tuple(limits),
+        refusal=Refusal("vertex"),
+    )
+
+
 def _newest(key: str, tier: str, model: str) -> tuple[int | str | None, str]:
     """Return the value of a rate with the latest date, and where it is from."""
     place = list(_RATES).index(key)
@@ -108,8 +149,11 @@ def _newest(key: str, tier: str, model: str) -> tuple[int | str | None, str]:
 def _rate(key: str, tier: str, model: str, value: int) -> LimitTable:
     metric, window_s, _ = _RATES[key]
     quota_id, quota_metric = quota_names(metric, window_s, day=window_s is None, tier=tier)
+    period = "Day" if window_s is None else "Minute"
     if embeds(model) and metric == "requests":
-        quota_id, quota_metric = embed_names("Day" if window_s is None else "Minute", tier)
+        quota_id, quota_metric = embed_names(period, tier)
+    if model.startswith(_PREDICTED):
+        quota_id, quota_metric = predict_names(period, tier, long_running=model.startswith("veo-"))
     return LimitTable(
         metric,
         "fixed_window",

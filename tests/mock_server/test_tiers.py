@@ -60,7 +60,7 @@ def test_every_value_has_its_source() -> None:
 
 def test_limits_carry_the_tiers_names() -> None:
     """The free tier and each paid one name their quotas differently."""
-    ids = {tier: tier_profile(tier, "gemini-2.5-flash").quota_limits()[1].quota_id for tier in TIERS}
+    ids = {tier: tier_profile(tier, "gemini-2.5-flash").quota_limits()[1].quota_id for tier in TIERS[:4]}
     assert ids == {
         "free": "GenerateContentInputTokensPerModelPerMinute-FreeTier",
         "1": "GenerateContentPaidTierInputTokensPerModelPerMinute",
@@ -83,3 +83,51 @@ def test_an_unknown_tier_or_model_names_those_there_are(tier: str, model: str, w
     """The user sees what to type instead."""
     with pytest.raises(ProfileError, match=words):
         tier_profile(tier, model)
+
+
+@pytest.mark.parametrize(
+    ("tier", "model", "minute", "day", "name"),
+    [
+        ("1", "imagen-4.0-generate-001", 10, 70, "predict_requests_per_model_per_day_paid_tier_1"),
+        ("3", "imagen-4.0-generate-001", 20, 15_000, "predict_requests_per_model_per_day_paid_tier_3"),
+        ("1", "imagen-4.0-ultra-generate-001", 5, 30, "predict_requests_per_model_per_day_paid_tier_1"),
+        ("2", "veo-3.1-generate-preview", 4, 50, "predict_long_running_requests_per_model_per_day"),
+    ],
+)
+def test_pictures_and_films_have_limits_of_their_own(tier: str, model: str, minute: int, day: int, name: str) -> None:
+    """Requests alone, no tokens; under the names of the method that makes them."""
+    limits = [one for one in tier_profile(tier, model).quota_limits() if one.metric == "requests" and not one.tier]
+    assert [one.spec for one in limits] == [FixedWindow(minute, 60), FixedWindow(day, calendar=PACIFIC_DAY)]
+    assert limits[1].quota_metric == f"generativelanguage.googleapis.com/{name}"
+    assert not [one for one in tier_profile(tier, model).limits if one.metric == "input_tokens"]
+
+
+def test_what_of_pictures_and_films_nobody_copied_is_absent() -> None:
+    """Ultra above tier 1, all of them on the free tier."""
+    assert "imagen-4.0-ultra-generate-001" not in models("2")
+    assert not [model for model in models("free") if model.startswith(("imagen", "veo"))]
+
+
+@pytest.mark.parametrize(("tier", "sessions", "tokens"), [("1", 50, 4_000_000), ("3", 1_000, 10_000_000)])
+def test_live_has_sessions_and_tokens(tier: str, sessions: int, tokens: int) -> None:
+    """And no known number of requests."""
+    profile = tier_profile(tier, "gemini-live")
+    values = {limit.metric: limit.limit for limit in profile.limits if not limit.tier}
+    assert (values["live_sessions"], values["input_tokens"]) == (sessions, tokens)
+    assert {"requests per minute", "requests per day"} <= set(profile.unknown)
+
+
+def test_vertex_has_baselines_by_spend() -> None:
+    """An organization shares them; a refusal names no quota; what the page does not say is listed."""
+    profile = tier_profile("vertex-3", "gemini-2.5-pro")
+    values = {limit.metric: (limit.limit, limit.scope) for limit in profile.limits}
+    assert values == {"requests": (30_000, ("model", "region")), "input_tokens": (2_000_000, ("model",))}
+    assert profile.refusal.shape == "vertex"
+    assert "2,000 to 50,000 dollars" in profile.description
+    assert "how much above the baseline is served (here: nothing)" in profile.unknown
+    flash = [
+        [limit.limit for limit in tier_profile(tier, "gemini-3.8-flash").limits if limit.metric == "input_tokens"]
+        for tier in TIERS[4:]
+    ]
+    assert flash == [[2_000_000], [4_000_000], [10_000_000], []]
+    assert "the baseline of tokens per minute" in tier_profile("vertex-4", "gemini-3.8-flash").unknown
