@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import uvloop
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from mock_server.app import MAX_BODY_BYTES, App
@@ -169,8 +169,8 @@ def _access_log(options: Options, stack: ExitStack) -> IO[bytes] | None:
 
 
 def _own_fault(record: logging.LogRecord) -> bool:
-    """Return whether a record of aiohttp's tells of something else than a client that speaks no HTTP."""
-    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
+    """Return whether a record of aiohttp's tells of something else than a client that speaks no HTTP or has gone."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage | ClientConnectionResetError))
 
 
 _LOG = logging.getLogger("mock_server.http")

@@ -201,6 +201,24 @@ def test_slow_and_half_closed_connections(url: str, client: httpx2.Client) -> No
             line.close()
 
 
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[1], PATHS[2], f"/v1/models/{MODEL}:streamGenerateContent"])
+def test_a_whole_request_and_then_a_half_closed_connection(serve: Serve, path: str) -> None:
+    """It counts as gone, for a client that closes looks the same; what it held comes free and no error is logged."""
+    limit = '[[limits]]\nmetric = "concurrency"\nfamily = "concurrency"\nlimit = 1\n'
+    asked = b'{"contents":[{"parts":[{"text":"hi"}]}]}'
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nx-goog-api-key: k\r\nContent-Length: {len(asked)}\r\n\r\n"
+    with serve(limit) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(20):
+            with socket.create_connection((host, int(port)), timeout=30) as line:
+                line.sendall(head.encode() + asked)
+                line.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda line=line: line.recv(65536), b""))  # type: ignore[misc]
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 200 ")
+        whole = httpx2.post(url + path, content=asked, headers=KEYS)
+        assert whole.status_code == 200
+
+
 POST = f"POST {PATHS[0]} HTTP/1.1\r\nHost: x\r\nx-goog-api-key: k\r\n".encode()
 
 

@@ -122,3 +122,26 @@ def refused_soon(url: str) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the mock outlived its parent")
+
+
+def test_a_client_that_half_closes_leaves_no_traceback(tmp_path: Path) -> None:
+    """On the loop that the process uses: the answer finds a closing transport, which is nobody's fault but its own."""
+    calm = tmp_path / "calm.toml"
+    calm.write_text("[latency]\nfirst_token_s = 0\nsigma = 0\nper_token_s = 0\n", encoding="utf-8")
+    asked = b'{"contents":[{"parts":[{"text":"hi"}]}]}'
+    path = "/v1/models/gemini-3.8-flash:streamGenerateContent"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nx-goog-api-key: k\r\nContent-Length: {len(asked)}\r\n\r\n".encode()
+    with start("--profile", str(calm)) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        url = process.stdout.readline().split()[-1]
+        host, port = url.removeprefix("http://").split(":")
+        for _ in range(10):
+            with socket.create_connection((host, int(port)), timeout=30) as line:
+                line.sendall(head + asked)
+                line.shutdown(socket.SHUT_WR)
+                assert b"Traceback" not in b"".join(iter(lambda line=line: line.recv(65536), b""))  # type: ignore[misc]
+        assert httpx2.get(f"{url}/v1/models?key=k").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
