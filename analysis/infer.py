@@ -130,6 +130,9 @@ def _requests(fitted: Fit) -> Identified:
     best = fitted.best
     if best is None:
         return Identified(_unmet(fitted))
+    if not _gave_back(fitted):
+        reason = f"the limit was met after {best.limit:g} calls and gave nothing back while it was watched"
+        return Identified(Limit(metric="requests", state="unresolved", reason=reason))
     close = near(fitted)
     ranked = fitted.probabilities()
     bucket = best.window_s is None
@@ -163,6 +166,13 @@ def _requests(fitted: Fit) -> Identified:
         counts_refused=best.counts_refused,
     )
     return Identified(limit, _particles(fitted))
+
+
+def _gave_back(fitted: Fit) -> bool:
+    """Return whether a call passed after one was refused: a window is not known before it has ended once."""
+    outcome = fitted.calls.outcome
+    first = int(np.argmax(outcome == REFUSED))
+    return bool(np.any(outcome[first:] == ADMITTED))
 
 
 def _contradiction(fitted: Fit) -> Limit | None:

@@ -36,6 +36,7 @@ WARM = 40  # hypotheses that a refit starts from
 MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
+USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
 COUNTER_WINDOWS = 3.2
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
@@ -152,7 +153,9 @@ class Prober:
         now = self.traffic.now_s()
         since = now - self.blocked_s
         focus = self._focus(now)
-        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), LONGEST_WINDOW_S, *(2 * c + h for c, h in focus)])
+        passed = bool(np.any(self.fit.calls.outcome == ADMITTED))
+        patience_s = LONGEST_WINDOW_S if passed else USED_UP_S
+        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), patience_s, *(2 * c + h for c, h in focus)])
         times = probing.polling_times(
             since,
             min(longest, 5400.0),
