@@ -67,7 +67,7 @@ def _meets(limit: Limit) -> bool:
 
 
 def _virtual(limit: Limit, profile: Profile) -> VirtualLimit:
-    named = profile.refusal.shape in {"full", "decimals"}
+    named = profile.refusal.shape in {"full", "decimals", "mismatched"}
     changes, present = [], limit
     for after_s, value in limit.changes:
         present = replace(present, spec=with_value(present, value), value=value)
