@@ -18,10 +18,12 @@ SPEC = limits.AnchoredWindow(40, 10.0)
     [
         (Misfit(), None),
         (Misfit(early=2, room=(0.1, 0.2)), None),
-        (Misfit(early=4, room=(0.05, 0.1, 0.1, 0.2), first=0.1, last=0.9), "background"),
-        (Misfit(early=3, over=1, room=(0.4, 0.5, 0.6), first=0.1, last=0.9), "replicas"),
-        (Misfit(early=5, room=(0.2,) * 5, first=0.9, last=1.0), "drift"),
-        (Misfit(over=5, first=0.0, last=0.1), "drift"),
+        (Misfit(early=4, room=(0.1,) * 4, first=0.9, last=1.0), None),
+        (Misfit(early=6, room=(0.05,) * 3 + (0.2,) * 3, first=0.1, last=0.9), "background"),
+        (Misfit(early=6, room=(0.2,) * 6, first=0.9, last=1.0), "background"),
+        (Misfit(early=7, over=1, room=(0.4, 0.5, 0.6), first=0.1, last=0.9), "replicas"),
+        (Misfit(early=8, room=(0.2,) * 8, first=0.9, last=1.0), "drift"),
+        (Misfit(over=9, first=0.0, last=0.1), "drift"),
     ],
 )
 def test_the_kind_follows_from_where_the_contradictions_stand(misfit: Misfit, kind: str | None) -> None:
