@@ -323,7 +323,8 @@ def judged(
         thresholds = _thresholds(record, s)
         best = np.argsort(replay.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
         thresholds = np.take_along_axis(thresholds, best, axis=1)
-        yield part, thresholds, replay.log_likelihood(record, s, thresholds)
+        ll = replay.log_likelihood(record, s, thresholds)
+        yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
 
 
 def _guess(seen: Structure) -> float:

@@ -1,0 +1,58 @@
+"""Any record at all, however short or senseless, is explained or is not: the arithmetic never fails on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.fit import fit
+from analysis.infer import conclude_limits
+from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED, Calls
+
+CALL = st.tuples(
+    st.floats(0.0, 20.0),  # seconds since the one before
+    st.floats(0.0, 3.0),  # seconds until the answer
+    st.sampled_from([ADMITTED, REFUSED, REFUSED, OTHER, PENDING]),
+)
+
+
+def record(calls: list[tuple[float, float, int]]) -> Calls:
+    """Return these calls as a record."""
+    n = len(calls)
+    sent_s = np.cumsum([gap_s for gap_s, _, _ in calls])
+    outcome = np.array([outcome for _, _, outcome in calls], np.int64)
+    took_s = np.array([took_s for _, took_s, _ in calls])
+    unknown = np.full(n, math.nan)
+    return Calls(
+        sent_s=sent_s,
+        done_s=np.where(outcome == PENDING, math.nan, sent_s + took_s),
+        outcome=outcome,
+        tokens=np.ones(n),
+        server_date=unknown,
+        retry_delay_s=unknown,
+        quota_value=unknown,
+        quota_id=("",) * n,
+        phase=("fill",) * n,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(CALL, min_size=1, max_size=12))
+def test_every_record_has_an_answer(calls: list[tuple[float, float, int]]) -> None:
+    """Also one that begins with refusals, or in which a call passes only by chance."""
+    fitted = fit(record(calls))
+    fitted.rate_doubtful()
+    fitted.certainty()
+    assert all(h.limit > 0.0 and h.rate_per_s > 0.0 for h in (*fitted.hypotheses, *fitted.otherwise))
+    assert len(conclude_limits(fitted).identified) == 2
+
+
+def test_a_quota_that_is_used_up_at_first_has_no_limit_of_zero() -> None:
+    """What CI met on a shared server: three refusals, one call that passed, twelve more refusals."""
+    began = [(0.02, 0.005, REFUSED)] * 3 + [(0.3, 0.2, ADMITTED)] + [(0.001, 0.005, REFUSED)] * 12
+    fitted = fit(record(began))
+    assert all(h.limit > 0.0 for h in (*fitted.hypotheses, *fitted.otherwise))
+    fitted.rate_doubtful()
