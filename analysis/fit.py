@@ -32,7 +32,8 @@ REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for whi
 class Fit:
     """The joint explanation. ``hypotheses``: of the rate limit, best first (empty: no rate limit is needed).
 
-    ``concurrency``: the limit on calls in flight, None where none is needed. ``reached``: the most calls that
+    ``concurrency``: the limit on calls in flight, None where none is needed; ``concurrency_odds``: the nats by which
+    it explains more than the rate alone. ``reached``: the most calls that
     were surely in flight and admitted. ``candidate`` and ``otherwise``: the limit on calls in flight that the record
     suggests, and the rate hypotheses under the other assumption about it. ``misfit``: what the
     best explanation cannot account for.
@@ -46,6 +47,7 @@ class Fit:
     candidate: int | None
     concurrency: int | None
     concurrency_range: tuple[int, int] | None
+    concurrency_odds: float
     reached: int
     score: float
     misfit: Misfit
@@ -129,7 +131,7 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
     reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
     refusals = int(np.sum(calls.outcome == REFUSED))
     score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough)
-    concurrency, span, other = None, None, found
+    concurrency, span, odds, other = None, None, 0.0, found
     limit = None if tokens else flight.candidate(calls, around)
     if limit is not None:
         again = _given(calls, offsets, around, limit, warm, tokens=tokens, thorough=thorough)
@@ -139,6 +141,7 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
             again = _given(calls, offsets, around, limit, again[1][:20], tokens=tokens, thorough=thorough)
         other = again[1]
         if again[0] > score:
+            odds = again[0] - score
             other, (score, found), concurrency = found, again, limit
             span = flight.span(calls, around, limit)
     return Fit(
@@ -150,6 +153,7 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
         candidate=limit,
         concurrency=concurrency,
         concurrency_range=span,
+        concurrency_odds=odds,
         reached=reached,
         score=score,
         misfit=_misfit(calls, offsets, around, concurrency, found, tokens=tokens),

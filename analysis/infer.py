@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mock_server.limits import Spec
 
 LEAST_BLUR = 0.0005
-FEWEST_REFUSALS = 8  # fewer say nothing about chance
+FEWEST_REFUSALS = 8  # fewer say nothing about chance, and neither do fewer admissions
+UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
 
@@ -54,11 +55,16 @@ def _unseen(fitted: Fit) -> tuple[float, float]:
 def _blur(fitted: Fit) -> float:
     """Return the relative error that arrival times alone leave: no time is known better than the record's ends are.
 
-    The likelihood takes delays for independent; what several decisions share makes it a little too sure.
+    The likelihood takes delays for independent; what several decisions share makes it a little too sure. A window that
+    our own calls open does not add up over the record: each recovery tells it anew.
     """
-    calls = fitted.calls
+    calls, best = fitted.calls, fitted.best
     duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
-    return LEAST_BLUR + 0.5 * float(fitted.offsets_s[-1]) / max(duration, 1e-3)
+    spread = float(fitted.offsets_s[-1])
+    blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
+    if best is not None and best.family in UNANCHORED and best.window_s is not None:
+        blur = max(blur, 0.3 * spread / best.window_s)
+    return blur
 
 
 def near(fitted: Fit) -> list[Hypothesis]:
@@ -207,7 +213,7 @@ def by_chance(fitted: Fit) -> bool:
     much as chance among them would.
     """
     admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
-    if fitted.refusals < FEWEST_REFUSALS or admitted == 0:
+    if min(fitted.refusals, admitted) < FEWEST_REFUSALS:
         return False
     explained = fitted.missed * np.log(OUTLIER)
     if fitted.best is not None:

@@ -35,6 +35,7 @@ SILENCE_S: Final = 2.0  # a call without an answer for so long was not refused: 
 _QUANTILES: Final = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
 OWN: Final = 2  # offsets to either side that a decision's own delay may reach
 _LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1)).astype(np.float32)
+MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
 _SPREAD_FLOOR_S: Final = 0.002
 
 
@@ -141,14 +142,14 @@ def arrival_offsets(calls: Calls) -> Floats:
 
     One-way delay cannot be seen. A refusal's round trip is the sum of two independent delays with no work in
     between, and the difference of two such delays has the variance of their sum: so the centred round trips,
-    made symmetric, stand for it.
+    made symmetric, stand for it. A few of them have not shown how far apart they can be: what they show is stretched.
     """
     trip = (calls.done_s - calls.sent_s)[calls.outcome == REFUSED]
     trip = trip[np.isfinite(trip)]
     if len(trip) < 5:  # noqa: PLR2004 - too few to say anything about a spread
         trip = np.array([0.0, 4 * _SPREAD_FLOOR_S])
     trip = trip[trip <= np.median(trip) + 8 * (np.quantile(trip, 0.8) - trip.min() + _SPREAD_FLOOR_S)]
-    centred = trip - np.median(trip)
+    centred = (trip - np.median(trip)) * (1.0 + 3.0 / len(trip))
     both = np.concatenate([centred, -centred])
     quantiles = np.quantile(both, _QUANTILES)
     return np.asarray(quantiles + _SPREAD_FLOOR_S * np.linspace(-1, 1, len(quantiles)), dtype=float)
@@ -399,14 +400,15 @@ def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
     """Return how far decisions lie on the wrong side of the thresholds, (shapes, candidates), at the middle offset.
 
     In calls relative to the threshold, each decision at most a fifth of it: smooth in the shape, so that a search can
-    go downhill, and no outlier counts for much.
+    go downhill, and no outlier counts for much. What is wrong counts a little however near it is: a limiter that
+    never refuses is wrong by nothing at each refusal.
     """
     need = statistic[:, statistic.shape[1] // 2] + record.cost
     columns = []
     for k in range(limits.shape[1]):
         limit = limits[:, k, None]
         wrong = np.where(record.admitted, need - limit, limit + 1e-9 - need)
-        columns.append(np.clip(wrong / (limit + 1.0), 0.0, 0.2).sum(axis=1))
+        columns.append((np.clip(wrong / (limit + 1.0), 0.0, 0.2) + MISSED_AT_ALL * (wrong > 0.0)).sum(axis=1))
     return np.stack(columns, axis=1)
 
 

@@ -193,8 +193,8 @@ class _Table:
         """Judge new shapes; returns (score, shape), best first, of those close to the best ever seen."""
         least = LEAST_WINDOW_S if self._family != "token_bucket" else 0.0
         fresh = [s for s in dict.fromkeys(shapes) if s not in self._known and s[0] > least]
-        self._known.update(fresh)
         fresh = _screened(self._record, self._family, fresh, self._seen)
+        self._known.update(fresh)
         found: list[tuple[float, Shape]] = []
         for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen):
             prior = np.array([prior_of(self._record, self._family, shape, self._seen) for shape in part])

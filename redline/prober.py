@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import flight, forecast, proposals, replay
 from analysis.fit import Fit, fit, server_offset
-from analysis.infer import by_chance, rate_interval
+from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
 NARROW = 0.02  # relative width of the rate's interval that is asked for
+FOCUSED = 12  # polls around a recovery that is expected
+GROWTH = 0.2  # of the gaps between polls, as a share of the wait so far, while nothing is known of the window
+FINER = 0.13  # and after the first recovery
 FIRST = 3  # cycles whose record is explained from scratch; later ones mostly follow what is left over
 MANY_REFUSALS = 25  # from which on refusals by chance are called so
 UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation which is believed
@@ -39,6 +42,12 @@ LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and wha
 USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
 COUNTER_WINDOWS = 3.2
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
+ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
+LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
+DRIBBLE = 0.1  # of the limit: less came back at once
+CLEAR = 0.06  # relative difference of two expectations that one fill decides
+GATHERED = 0.3  # of the limit is waited for then
+SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
 
 
@@ -68,6 +77,8 @@ class Prober:
     blocked_s: float = math.nan  # when the rate limit was last seen to refuse
     latency_s: float = 1.0
     thorough: bool = True  # whether the last fit looked at every family
+    unrefused: bool = False  # whether the last push below a height in question met nothing
+    spreading: bool = False  # and whether that one was spread out
     passing: bool = False  # whether the last recovery was let pass unseen
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
@@ -150,9 +161,20 @@ class Prober:
         if self.passing:
             self._pass_over()
             return True
+        rested_s = self._rested_s()
+        if rested_s is not None:
+            self.traffic.sleep_until(rested_s)
+            return True
         now = self.traffic.now_s()
         since = now - self.blocked_s
         focus = self._focus(now)
+        best = self.fit.best
+        few = best is not None and best.counts_refused and self._recoveries() > 0
+        if few and focus:
+            # Each refused poll counts as well: none before a recovery can be expected, and few then.
+            now = max(now, now + min(centre - half for centre, half in focus))
+            since, focus = since + now - self.traffic.now_s(), [(c - now + self.traffic.now_s(), h) for c, h in focus]
+            self.traffic.sleep_until(now)
         passed = bool(np.any(self.fit.calls.outcome == ADMITTED))
         patience_s = LONGEST_WINDOW_S if passed else USED_UP_S
         longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), patience_s, *(2 * c + h for c, h in focus)])
@@ -161,12 +183,31 @@ class Prober:
             min(longest, 5400.0),
             focus,
             first_gap_s=max(0.03, 0.5 * self._trip_s()),
-            growth=0.13,
+            growth=GROWTH if self._recoveries() == 0 else FINER,
             least_gap_s=max(0.003, self._spread_s()),
+            most_focused=max(2, int(best.limit) // 3) if few and best else FOCUSED if self._recoveries() else 4,
         )
         trip = self._trip_s()
         report = self.traffic.run(probing.watch(times, admit_after_s=1.5 * trip + 0.02, cap=self.cap))
         return report.reason == "admitted"
+
+    def _rested_s(self) -> float | None:
+        """Return until when a pause tells more than polling would; None where polling does.
+
+        A counter that is known but for its later windows needs time, not calls. A limit that gives back call by call
+        is measured by what has gathered after a while.
+        """
+        best = self.fit.best
+        if best is None or best.limit < LUMP or self._recoveries() < 2:  # noqa: PLR2004 - nothing to count on yet
+            return None
+        now = self.traffic.now_s()
+        if best.family == "sliding_counter" and self._narrow(0):
+            return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self._window_guess_s()
+        last = proposals.structure(self._record(best)).lumps[-1:]
+        if best.counts_refused or not len(last) or last[0] >= DRIBBLE * best.limit:
+            return None
+        ready_s = forecast.first_room_s(self._record(best), best, now, need=GATHERED * best.limit)
+        return ready_s if now < ready_s < now + 1.5 * self._window_guess_s() else None
 
     def _alignment_in_doubt(self) -> bool:
         """Return whether windows on the clock and windows that we open ourselves explain the record alike.
@@ -192,14 +233,29 @@ class Prober:
         if self.fit.rate_doubtful():
             return self._fill_below_candidate()
         self._rest_until_they_differ()
-        expected = self._expected_room()
-        if cycle >= 1 and expected >= 6 and self._in_doubt():  # noqa: PLR2004 - enough to split in two lumps
-            part = int(expected * self.rng.uniform(0.35, 0.6))
-            report = self._send("fill", part)
+        rooms = self._rooms(np.array([self.traffic.now_s()]))
+        expected = int(rooms.max(initial=0.0))
+        if cycle == 0 or expected < LUMP or not self._in_doubt():
+            return self._push(expected)
+        # A part, a pause and the rest: what comes back later, at once or in two lumps, tells windows apart. Where
+        # they expect different room already, the part is what the least of them forbids.
+        apart = math.ceil(float(rooms.min()) * 1.03) + 2
+        part = max(apart, int(expected * self.rng.uniform(0.33, 0.38)))
+        report = self._send("fill", min(part, expected + 1))
+        self._let_refusals_arrive()
+        if self._refused_since(report.first) or self._told_apart(cycle):
+            return True
+        if part < 0.8 * expected:
             self.traffic.sleep_until(report.ended_s + self._window_guess_s() * self.rng.uniform(0.2, 0.35))
-            if self._refused_since(report.first):
-                return True
-            expected -= part
+        return self._push(expected - part)
+
+    def _told_apart(self, cycle: int) -> bool:
+        """Return whether what passed has settled it, so that the limit need not be met again."""
+        self._refit(thorough=False)
+        return self._settled(cycle + 1)
+
+    def _push(self, expected: int) -> bool:
+        """Send what is expected to pass and a little more, then bursts that double. False: never refused."""
         size = min(max(1, math.ceil(expected * 1.03)) + 1, self.options.patience_calls)
         began, first = self.traffic.now_s(), len(self.traffic.attempts)
         while self._patient(began, first):
@@ -212,13 +268,28 @@ class Prober:
         return False
 
     def _fill_below_candidate(self) -> bool:
-        """Push with fewer calls in flight than were ever refused: a refusal now is the rate's."""
-        self.cap = max(1, (self.fit.candidate or 2) - 1)
-        best = self.fit.best
-        report = self._send("fill", min(3 * int(best.limit if best else 1) + 8, self.options.patience_calls))
-        if self._refused_since(report.first):
-            self._let_refusals_arrive()
+        """Push with fewer calls in flight than were ever refused: a refusal now is the rate's.
+
+        Where that is too slow to be refused, as many calls as were refused, spread over most of an answer's time: a
+        refusal now is that of the calls in flight.
+        """
+        height = self.fit.candidate or 2
+        self.spreading = not self.spreading and self.unrefused
+        if self.spreading:
+            offsets = np.linspace(0.0, 0.8 * self._short_latency_s(), math.ceil(1.1 * height) + 2)
+            report = self.traffic.run(probing.at_times("flight", tuple(offsets), stop_refused=ENOUGH_REFUSED))
+        else:
+            self.cap = max(1, height - 1)
+            best = self.fit.best
+            report = self._send("fill", min(3 * int(best.limit if best else 1) + 8, self.options.patience_calls))
+        self._let_refusals_arrive()
+        self.unrefused = not self._refused_since(report.first)
         return True
+
+    def _short_latency_s(self) -> float:
+        """Return what nearly all answers take at least."""
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts if a.status == 200]  # noqa: PLR2004
+        return float(np.quantile(took, 0.1)) if took else self.latency_s
 
     def _rest_until_they_differ(self) -> None:
         """Wait while the leading hypotheses agree on what would pass now, until they do not."""
@@ -231,7 +302,7 @@ class Prober:
         if len(rooms) < 2:  # noqa: PLR2004 - nobody to disagree with
             return
         apart = rooms.max(axis=0) - rooms.min(axis=0)
-        clear = apart >= np.maximum(1.0, 0.06 * rooms.max(axis=0))
+        clear = apart >= np.maximum(1.0, CLEAR * rooms.max(axis=0))
         if clear.any():
             self.traffic.sleep_until(float(ahead[int(np.argmax(clear))]))
 
@@ -257,24 +328,23 @@ class Prober:
 
     def _concurrency_check(self) -> None:
         """From a full limiter, as many calls at once as matter: what the fills could not put in flight or tell."""
-        for _ in range(3):
-            size = self._flight_in_question()
+        for turn in range(3):
+            size = self._flight_in_question(again=turn > 0)
             if size is None or not self._rested_for(size):
                 return
             self.note("calls in flight")
             self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
-            if self.fit.concurrency is None:
-                return
 
-    def _flight_in_question(self) -> int | None:
+    def _flight_in_question(self, *, again: bool) -> int | None:
         """Return how many calls at once would tell something about the limit on them; None where nothing is open."""
         best, limit = self.fit.best, self.fit.concurrency
         room = math.inf if best is None else best.limit
         if limit is not None:
             low, high = self.fit.concurrency_range or (limit, limit)
-            return high + 2 if low < high and room > high else None
+            open_ = low < high or (not again and self.fit.concurrency_odds < SURE_ODDS)
+            return math.ceil(1.1 * high) + 2 if open_ and room > 1.1 * high + 2 else None
         if best is None:
             return None
         target = min(math.ceil(0.6 * room) + 1, self.options.max_in_flight)
@@ -318,12 +388,24 @@ class Prober:
             return False
         if self._recoveries() < 2:  # noqa: PLR2004 - a window shows in the second recovery
             return False
-        # A counter shows its window only from one boundary to the next but one; the others within one window.
-        needed_s = (best.window_s or 0.0) * (COUNTER_WINDOWS if best.family == "sliding_counter" else 1.0)
-        if self.traffic.now_s() - self.traffic.attempts[0].sent_s < needed_s or self.fit.rate_doubtful():
+        if self.traffic.now_s() - self.traffic.attempts[0].sent_s < self._needed_s(best) or self.fit.rate_doubtful():
             return False
+        return self._narrow(cycle)
+
+    def _needed_s(self, best: Hypothesis) -> float:
+        """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
+        return (best.window_s or 0.0) * (COUNTER_WINDOWS if best.family == "sliding_counter" else 1.0)
+
+    def _narrow(self, cycle: int) -> bool:
+        """Return whether the family is certain and the rate's interval as narrow as is asked for."""
+        best = self.fit.hypotheses[0]
         low, high = rate_interval(self.fit)
-        wanted = NARROW if cycle < LONG else 3.0 * NARROW
+        same = {h.limit for h in near(self.fit) if h.family == best.family}
+        wanted = 2.0 * NARROW if best.window_s in ROUND_WINDOWS_S and len(same) == 1 else NARROW
+        if best.family in UNANCHORED:
+            # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
+            wanted = max(wanted, 2.0 * self._spread_s() / (best.window_s or 1.0))
+        wanted *= 1.0 if cycle < LONG else 3.0
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
@@ -364,11 +446,6 @@ class Prober:
             thin=False,
         )
 
-    def _expected_room(self) -> int:
-        """Return how much the likeliest hypotheses expect to pass at once, at most."""
-        rooms = self._rooms(np.array([self.traffic.now_s()]))
-        return int(rooms.max(initial=0.0))
-
     def _focus(self, now: float) -> list[tuple[float, float]]:
         """Return (moment from now, half width) where recoveries are expected."""
         found: list[tuple[float, float]] = []
@@ -399,9 +476,8 @@ class Prober:
     # --------------------------------------------------------------------------------------------- traffic
 
     def _burst(self, phase: str, n: int) -> ProbeReport:
-        return self.traffic.run(
-            probing.burst(phase, n, rate_per_s=self.options.max_rate_per_s, cap=None, stop_refused=None)
-        )
+        rate = self.options.max_rate_per_s
+        return self.traffic.run(probing.burst(phase, n, rate_per_s=rate, stop_refused=ENOUGH_REFUSED))
 
     def _calls(self) -> Calls:
         return Calls.from_attempts(

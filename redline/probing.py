@@ -33,6 +33,11 @@ def burst(
     )
 
 
+def at_times(phase: str, offsets_s: tuple[float, ...], *, stop_refused: int | None) -> Probe:
+    """Return calls at the given times, whatever is in flight."""
+    return Probe(phase=phase, offsets_s=offsets_s, stop_refused=stop_refused, drain=False)
+
+
 def stream(
     phase: str, *, rate_per_s: float, duration_s: float, cap: int | None, most: int | None = None, tokens: int = 1
 ) -> Probe:
