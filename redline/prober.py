@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
 NARROW = 0.02  # relative width of the rate's interval that is asked for
 FOCUSED = 12  # polls around a recovery that is expected
-GROWTH = 0.2  # of the gaps between polls, as a share of the wait so far, while nothing is known of the window
+GROWTH = 0.25  # of the gaps between polls, as a share of the wait so far, while nothing is known of the window
 FINER = 0.13  # and after the first recovery
 FIRST = 3  # cycles whose record is explained from scratch; later ones mostly follow what is left over
 MANY_REFUSALS = 25  # from which on refusals by chance are called so
@@ -43,8 +43,10 @@ USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for th
 COUNTER_WINDOWS = 3.2
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
+SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
 DRIBBLE = 0.1  # of the limit: less came back at once
+APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
@@ -79,6 +81,8 @@ class Prober:
     thorough: bool = True  # whether the last fit looked at every family
     unrefused: bool = False  # whether the last push below a height in question met nothing
     spreading: bool = False  # and whether that one was spread out
+    parted: bool = False  # whether the last fill came in two lumps
+    rested: bool = False  # whether a burst was sent from a long rest
     passing: bool = False  # whether the last recovery was let pass unseen
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
@@ -94,9 +98,19 @@ class Prober:
         self._baseline()
         self._first_fill()
         self._refit()
-        pushed_s = 0.0
-        for cycle in range(self.options.max_cycles):
-            if self.fit.refusals == 0 or self._settled(cycle) or self._hopeless(cycle):
+        first = self._cycles(0)
+        self._concurrency_check()
+        self._drain()
+        self._refit(afresh=True)
+        if self.fit.best is not None and not self._settled(first):
+            self._cycles(first)  # what was seen of the calls in flight has opened the question again
+            self._drain()
+
+    def _cycles(self, first: int) -> int:
+        """Watch a recovery, fill, fit, until all is settled or more of it is of no use; returns the cycle reached."""
+        pushed_s, cycle = 0.0, first
+        for cycle in range(first, self.options.max_cycles):
+            if self.fit.refusals == 0 or self._hopeless(cycle) or self._confirmed(cycle):
                 break
             self.note(f"cycle {cycle + 1}")
             if not self._recover():
@@ -104,15 +118,35 @@ class Prober:
             began = self.traffic.now_s()
             met = self._fill(cycle)
             self._refit(thorough=cycle < FIRST or cycle % FIRST == 0)
-            if not self.thorough and self._settled(cycle + 1):
-                self._refit()  # before it is believed, everything is looked at again
             # Pushing at the known limit on calls in flight, with no sign of a rate limit behind it.
             pushed_s = 0.0 if self.fit.best is not None else pushed_s + self.traffic.now_s() - began
             if not met or pushed_s > self.options.patience_s:
                 break
-        self._concurrency_check()
+        return cycle
+
+    def _confirmed(self, cycle: int) -> bool:
+        """Return whether all is settled, and still is with every answer in and everything looked at again."""
+        if not self._settled(cycle):
+            return False
         self._drain()
+        self._refit(afresh=True)
+        return self._settled(cycle) and self._seen_from_rest()
+
+    def _seen_from_rest(self) -> bool:
+        """Return whether it is still settled after a burst from a long rest: so few calls may be less than the limit.
+
+        One call in two windows of a counter, or one beside those of others, looks like a limit of one.
+        """
+        best = self.fit.best
+        if best is None or best.limit > SMALL or self.rested:
+            return True
+        self.rested = True
+        self.traffic.sleep_until(self.traffic.now_s() + 2.3 * self._window_guess_s())
+        report = self._burst("fill", 2 * int(best.limit) + 2)
+        self._let_refusals_arrive()
+        self._refused_since(report.first)
         self._refit()
+        return self._settled(0)
 
     def _drain(self) -> None:
         """Let the answers arrive, for as long as answers have taken so far."""
@@ -140,7 +174,8 @@ class Prober:
             size *= 2
         self._stream()
 
-    def _stream(self) -> None:
+    def _stream(self) -> bool:
+        """Send steadily until refused; False where nothing was for as long as we are patient."""
         cap = self.cap or self.options.max_in_flight
         began = self.traffic.now_s()
         first = len(self.traffic.attempts)
@@ -149,7 +184,8 @@ class Prober:
             report = self.traffic.run(probe)
             if self._refused_since(report.first):
                 self._let_refusals_arrive()
-                return
+                return True
+        return False
 
     def _patient(self, began_s: float, first: int) -> bool:
         sent = len(self.traffic.attempts) - first
@@ -157,7 +193,7 @@ class Prober:
 
     def _recover(self) -> bool:
         """Watch until a call passes again. False where nothing came back for very long."""
-        self.passing = not self.passing and self._alignment_in_doubt()
+        self.passing = not self.passing and not self.parted and self._alignment_in_doubt()
         if self.passing:
             self._pass_over()
             return True
@@ -232,20 +268,25 @@ class Prober:
         """Fill up to the next refusal: what the leaders expect at once, then bursts that double. False: none came."""
         if self.fit.rate_doubtful():
             return self._fill_below_candidate()
+        if self.fit.best is None and self.cap is not None:
+            return self._stream()  # with as many in flight as may be: what refuses now is a rate
         self._rest_until_they_differ()
         rooms = self._rooms(np.array([self.traffic.now_s()]))
         expected = int(rooms.max(initial=0.0))
+        self.parted = False
         if cycle == 0 or expected < LUMP or not self._in_doubt():
             return self._push(expected)
         # A part, a pause and the rest: what comes back later, at once or in two lumps, tells windows apart. Where
         # they expect different room already, the part is what the least of them forbids.
-        apart = math.ceil(float(rooms.min()) * 1.03) + 2
+        least = float(rooms.min())
+        apart = math.ceil(least * 1.03) + 2 if least < APART * expected else 0
         part = max(apart, int(expected * self.rng.uniform(0.33, 0.38)))
         report = self._send("fill", min(part, expected + 1))
         self._let_refusals_arrive()
         if self._refused_since(report.first) or self._told_apart(cycle):
             return True
-        if part < 0.8 * expected:
+        self.parted = part < APART * expected
+        if self.parted:
             self.traffic.sleep_until(report.ended_s + self._window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
 
@@ -365,11 +406,12 @@ class Prober:
 
     # --------------------------------------------------------------------------------------- what is known
 
-    def _refit(self, *, thorough: bool = True) -> None:
+    def _refit(self, *, thorough: bool = True, afresh: bool = False) -> None:
+        """Explain the record again; ``afresh`` from nothing, as it will be explained in the end."""
         calls = Calls.from_attempts(
             self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
         )
-        warm = self.fit.leading(WARM) if hasattr(self, "fit") else ()
+        warm = self.fit.leading(WARM) if hasattr(self, "fit") and not afresh else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
         if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls):
