@@ -18,6 +18,7 @@ from analysis.infer import by_chance, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
+from analysis.two_limits import Doubt
 from redline import probing
 from redline.traffic import Progress
 
@@ -69,6 +70,7 @@ class Prober:
     latency_s: float = 1.0
     thorough: bool = True  # whether the last fit looked at every family
     passing: bool = False  # whether the last recovery was let pass unseen
+    doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
 
@@ -83,6 +85,13 @@ class Prober:
         self._baseline()
         self._first_fill()
         self._refit()
+        self._cycle()
+        self._concurrency_check()
+        self._drain()
+        self._refit()
+
+    def _cycle(self) -> None:
+        """Watch a recovery, fill to the next refusal, fit: until settled."""
         pushed_s = 0.0
         for cycle in range(self.options.max_cycles):
             if self.fit.refusals == 0 or self._settled(cycle) or self._hopeless(cycle):
@@ -99,9 +108,6 @@ class Prober:
             pushed_s = 0.0 if self.fit.best is not None else pushed_s + self.traffic.now_s() - began
             if not met or pushed_s > self.options.patience_s:
                 break
-        self._concurrency_check()
-        self._drain()
-        self._refit()
 
     def _drain(self) -> None:
         """Let the answers arrive, for as long as answers have taken so far."""
@@ -296,9 +302,7 @@ class Prober:
     # --------------------------------------------------------------------------------------- what is known
 
     def _refit(self, *, thorough: bool = True) -> None:
-        calls = Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        calls = self._calls()
         warm = self.fit.leading(WARM) if hasattr(self, "fit") else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
@@ -327,7 +331,9 @@ class Prober:
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
-        """Return whether more of the same would tell no more: refusals by chance, or others on the quota."""
+        """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
+        if self.doubt.raised(self.fit):
+            return True
         if self.fit.refusals < MANY_REFUSALS:
             return False
         return by_chance(self.fit) or (cycle >= LONG and self.fit.misfit.kind() is not None)

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX = 3  # the first, and at most two with lowered settings
 LEAST_S = 20.0
 UNMET_LEAST_S = 63.0
+# A window so short says nothing of a minute, and a quota per second often has one per minute beside it. Paced at the
+# short limit, that one is met within two thirds of a minute if it is lower by half; a minute on the clock may have
+# begun a while before.
+SHORT_WINDOW_S = 6.0
+SHORT_LEAST_S = 90.0
 # Three windows are asked for, in two halves; a twentieth more covers what the starts lose.
 WINDOWS = 3.15
 # Offered beyond the rate, so that the limiter and not the arrivals set the pace; a burst is offered within this.
@@ -71,7 +76,9 @@ def default_duration_s(inference: Inference) -> float:
     that what the settings let through has been seen to pass for one.
     """
     unmet = any(f.limit.metric == "requests" and f.limit.state == "at_least" for f in inference.identified)
-    return max(UNMET_LEAST_S if unmet else LEAST_S, WINDOWS * longest_memory_s(inference))
+    memory_s = longest_memory_s(inference)
+    least_s = UNMET_LEAST_S if unmet else SHORT_LEAST_S if 0.0 < memory_s <= SHORT_WINDOW_S else LEAST_S
+    return max(least_s, WINDOWS * memory_s)
 
 
 def verify(
@@ -108,16 +115,23 @@ def verify_and_lower(
     *,
     verify_for_s: float | None = None,
     on_attempt: Callable[[int, Settings], None] = lambda _attempt, _settings: None,
+    tried_before: Story | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Story:
-    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice."""
-    tried: list[tuple[Settings, Verification]] = []
-    for attempt in range(1, ATTEMPTS_MAX + 1):
+    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice.
+
+    ``tried_before``: verifications of settings that more probing has overtaken; the story goes on from them.
+    ``enough``: asked after each verification that failed; true ends the story there.
+    """
+    tried = list(tried_before.tried) if tried_before else []
+    began = len(tried)
+    for attempt in range(began + 1, began + ATTEMPTS_MAX + 1):
         on_attempt(attempt, settings)
         first = len(traffic.attempts)
         seen = verify(traffic, inference, settings, verify_for_s=verify_for_s, attempt=attempt)
         tried.append((settings, seen))
         lower, _ = clopper_pearson(seen.throttled, seen.offered)
-        if lower <= accepted_share(settings, inference):
+        if lower <= accepted_share(settings, inference) or enough():
             break
         settings = lowered(settings, seen, inference, traffic.attempts[first:])
     return Story(tuple(tried))

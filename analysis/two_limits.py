@@ -1,0 +1,178 @@
+"""Two limits on requests at once, a short window within a long one: which of them refused what.
+
+A call is admitted if both admit it. So each admission is evidence on both, while a refusal says only that at least
+one was full: it is explained by either. The two are fitted in turn, each with the refusals that the other may explain
+excused, until that changes nothing. Pure; times in seconds on the record's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import flight, replay, search
+from analysis.fit import Fit, fit
+from analysis.replay import ADMITTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from analysis.replay import Bools, Calls
+    from analysis.search import Hypothesis
+
+APART_S: Final = 0.25  # blocks closer than this are one
+ROUNDS: Final = 3
+WARM: Final = 40  # hypotheses that a fit in turn starts from
+FEW: Final = 8  # hypotheses of a limit that are asked whether they explain a refusal
+FEWEST: Final = 5  # contradictions of a single limit from which on two are tried
+AGAIN: Final = 2  # fits in a row that are so contradicted
+OWN: Final = 4  # refusals that each of two limits must explain alone
+VERIFYING: Final = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two limits, the one with the shorter memory first. ``missed``: answers that both together leave unexplained."""
+
+    short: Fit
+    long: Fit
+    missed: int
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Whether a single limit still does while a record grows. ``pair``: the two that explain it instead."""
+
+    pair: Pair | None = None
+    _in_a_row: int = 0
+
+    def raised(self, fitted: Fit) -> bool:
+        """Take the next fit; return whether its record is contradicted again and again, and two limits explain it."""
+        self._in_a_row = self._in_a_row + 1 if fitted.missed >= FEWEST else 0
+        if self._in_a_row >= AGAIN:
+            self._in_a_row = 0
+            self.pair = pair(fitted.calls, fitted)
+        return self.pair is not None
+
+
+def explained(calls: Calls, fitted: Fit) -> Bools:
+    """Return which of all refusals the limits of a fit may explain, at some arrival time that the spread allows."""
+    whole = calls.excuse(np.zeros(len(calls), bool))
+    found = np.zeros(len(calls), bool)
+    if fitted.concurrency is not None:
+        found |= flight.excused(whole, fitted.flight, fitted.concurrency)
+    for h in _sample(fitted):
+        record = replay.prepare(
+            whole, fitted.offsets_s, counts_refused=h.counts_refused, counts_other=h.counts_other, thin=False
+        )
+        if record.n == 0:
+            continue
+        s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+        agree = replay.agreement(record, s, h.limit) > 0.0
+        found[record.position[agree & ~record.admitted]] = True
+    return found
+
+
+def _sample(fitted: Fit) -> list[Hypothesis]:
+    """Return the best hypothesis, and those of about the same score that lie furthest from it."""
+    if not fitted.hypotheses:
+        return []
+    best = fitted.hypotheses[0]
+    alike = [h for h in fitted.hypotheses if h.score > best.score - search.PLATEAU]
+    alike.sort(key=lambda h: (h.family, h.rate_per_s))
+    step = max(1, len(alike) // (FEW - 1))
+    return [best, *alike[::step]]
+
+
+def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
+    """Return the two limits that explain a record together; None where no two do clearly better than the best one.
+
+    ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them.
+    """
+    found: Pair | None = None
+    for first in _firsts(calls, whole):
+        made = _alternated(calls, first)
+        if made is not None and (found is None or made.missed < found.missed):
+            found = made
+        if found is not None and found.missed == 0:
+            break
+    return found if found is not None and _earned(calls, found, whole) else None
+
+
+def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
+    """Return whether two limits say clearly more than one: each has refusals of its own, and few are left over."""
+    by_short, by_long = explained(calls, found.short), explained(calls, found.long)
+    own = min(int((by_short & ~by_long).sum()), int((by_long & ~by_short).sum()))
+    if own < OWN or found.missed > _tolerated(calls):
+        return False
+    return whole is None or whole.missed - found.missed >= OWN
+
+
+def _tolerated(calls: Calls) -> int:
+    return 1 + int(0.002 * len(calls))
+
+
+def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
+    """Yield fits that may be one of the two limits by itself: of the record's beginnings, before the second was met."""
+    verifying = np.flatnonzero([p.startswith(VERIFYING) for p in calls.phase])
+    if len(verifying):
+        calls = calls.take(np.arange(verifying[0]))
+        whole = fit(calls)
+        yield whole
+        if whole.missed == 0:
+            return
+    ends = _beginnings(calls)
+    clean: list[Fit] = []
+    low, high = 0, len(ends)
+    while low < high:
+        middle = (low + high) // 2
+        made = fit(calls.take(np.arange(ends[middle])))
+        if made.best is not None and made.missed <= 1:
+            clean.append(made)
+            low = middle + 1
+        else:
+            high = middle
+    yield from reversed(clean[-2:])
+    if whole is not None:
+        yield whole
+
+
+def _beginnings(calls: Calls) -> list[int]:
+    """Return after how many calls each block but the first had begun and ended: where a beginning may be cut off."""
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    passed = calls.outcome[decided] == ADMITTED
+    blocks = decided[np.flatnonzero(~passed[1:] & passed[:-1]) + 1]
+    apart = np.diff(calls.sent_s[blocks], prepend=-np.inf) > APART_S
+    return [int(b) for b in blocks[apart][2:]]
+
+
+def _alternated(calls: Calls, first: Fit) -> Pair | None:
+    one, made = first, None
+    for _ in range(ROUNDS):
+        other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM) if made else ())
+        if other.best is None:
+            return None
+        one = fit(calls.excuse(explained(calls, other)), one.leading(WARM))
+        if one.best is None:
+            return None
+        before, made = made, Pair(one, other, _missed(calls, one, other))
+        if made.missed == 0 or (before is not None and made.missed == before.missed):
+            break
+    return (
+        made
+        if made is None or memory_s(made.short) <= memory_s(made.long)
+        else Pair(made.long, made.short, made.missed)
+    )
+
+
+def _missed(calls: Calls, one: Fit, other: Fit) -> int:
+    left = calls.throttled & ~explained(calls, one) & ~explained(calls, other)
+    return int(left.sum()) + one.misfit.over + other.misfit.over
+
+
+def memory_s(fitted: Fit) -> float:
+    """Return for how long the best hypothesis remembers a call; 0 where there is none."""
+    best = fitted.best
+    return 0.0 if best is None else best.window_s or best.limit / best.rate_per_s

@@ -1,0 +1,117 @@
+"""The search for a second, longer limit on requests once a short one is known.
+
+All traffic is paced below the short limit, so that what is refused now is the other's doing. Apart from that the plan
+is the prober's: watch the recovery, fill to the next refusal, fit. It knows nothing of settings or of verification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import two_limits
+from analysis.infer import conclude_limits
+from analysis.recommend import recommend
+from analysis.replay import SILENCE_S, Calls
+from redline import probing
+from redline.prober import Prober
+from redline.traffic import REFUSED
+
+if TYPE_CHECKING:
+    from analysis.fit import Fit
+    from analysis.two_limits import Pair
+    from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
+
+SLACK = 0.995  # of the rate that the short limit allows
+
+
+@dataclass
+class SecondProber(Prober):
+    """A prober for one limit in the presence of another that is ``known`` and never to be met."""
+
+    known: Fit = field(kw_only=True)
+
+    def run(self) -> None:
+        """Probe until the longer limit is settled; a single call at least, which tells that this was the plan."""
+        self.traffic.sleep_until(self.traffic.now_s() + min(two_limits.memory_s(self.known), 60.0))
+        self.traffic.run(probing.burst("fill", 1, rate_per_s=1.0))
+        self._refit()
+        if not self._refused_since(0):
+            self._fill(0)
+            self._refit()
+        self._cycle()
+        self._drain()
+
+    def _calls(self) -> Calls:
+        calls = super()._calls()
+        return calls.excuse(two_limits.explained(calls, self.known))
+
+
+@dataclass(slots=True)
+class SecondLimitMet:
+    """Asked after a failed verification: whether what it met is a second limit. ``pair``: both, where it is."""
+
+    traffic: Traffic
+    possible: bool = True
+    pair: Pair | None = None
+
+    def __call__(self) -> bool:
+        """Return whether two limits explain everything that was seen, and one does not."""
+        refused = sum(a.outcome == REFUSED and a.phase.startswith(two_limits.VERIFYING) for a in self.traffic.attempts)
+        if self.possible and self.pair is None and refused >= two_limits.OWN:
+            calls = Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
+            self.pair = two_limits.pair(calls)
+        return self.pair is not None
+
+
+def probe_further(prober: Prober, pair: Pair) -> None:
+    """Go on where a prober met two limits at once, or where a verification met the second one."""
+    SecondProber(
+        Below(prober.traffic, pace_per_s(pair.short)), prober.options, prober.on_progress, known=pair.short
+    ).run()
+
+
+def pace_per_s(known: Fit) -> float:
+    """Return the steady rate that a limit surely lets through."""
+    best = known.best
+    if best is None:
+        raise ValueError("no limit is known that could be paced below")
+    rpm = recommend(conclude_limits(known)).requests_per_minute
+    return SLACK * (rpm / 60.0 if rpm else 0.5 * best.rate_per_s)
+
+
+class Below:
+    """A `Traffic` that never sends faster than ``per_s``: bursts are spread out, and end once they are refused."""
+
+    def __init__(self, traffic: Traffic, per_s: float) -> None:
+        self.attempts: list[Attempt] = traffic.attempts
+        self._traffic = traffic
+        self._gap_s = 1.0 / per_s
+
+    def now_s(self) -> float:
+        """Seconds since the run's start."""
+        return self._traffic.now_s()
+
+    def run(self, probe: Probe) -> ProbeReport:
+        """Carry out a probe, its calls as far apart as they must be."""
+        zero_s = max(self.now_s(), probe.start_s or 0.0)
+        due_s = self._spread_out(np.asarray(probe.offsets_s[: probe.max_sent], float), zero_s)
+        if probe.stop_admitted is None and probe.stop_refused is None:
+            probe = replace(probe, stop_refused=1, keep_s=self._gap_s)
+        return self._traffic.run(replace(probe, offsets_s=tuple(due_s.tolist())))
+
+    def pace(self, pacing: Pacing) -> ProbeReport:
+        """Drive traffic through a limiter, which paces by itself."""
+        return self._traffic.pace(pacing)
+
+    def sleep_until(self, moment_s: float) -> None:
+        """Send nothing until this moment."""
+        self._traffic.sleep_until(moment_s)
+
+    def _spread_out(self, offsets_s: np.ndarray, zero_s: float) -> np.ndarray:
+        """Return the offsets, each at least a gap after the one before, and the first after the last call sent."""
+        turn = np.arange(len(offsets_s)) * self._gap_s
+        ready_s = self.attempts[-1].sent_s + self._gap_s - zero_s if self.attempts else 0.0
+        return np.asarray(np.maximum.accumulate(np.maximum(offsets_s, ready_s) - turn) + turn)
