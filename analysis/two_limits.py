@@ -62,7 +62,8 @@ def explained(calls: Calls, fitted: Fit) -> Bools:
     whole = calls.excuse(np.zeros(len(calls), bool))
     found = np.zeros(len(calls), bool)
     if fitted.concurrency is not None:
-        found |= flight.excused(whole, fitted.flight, fitted.concurrency)
+        around = flight.in_flight(whole, fitted.offsets_s)
+        found |= flight.excused(whole, around, fitted.concurrency)
     for h in _sample(fitted):
         record = replay.prepare(
             whole, fitted.offsets_s, counts_refused=h.counts_refused, counts_other=h.counts_other, thin=False

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from analysis.two_limits import Pair
     from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
 
+LONGEST_REST_S = 120.0  # a window is believed to be, as far as rests go
+MOST_CYCLES = 8
 SLACK = 0.995  # of the rate that the short limit allows
 
 
@@ -43,6 +45,12 @@ class SecondProber(Prober):
             self._refit()
         self._cycle()
         self._drain()
+
+    def _fill(self, cycle: int) -> bool:
+        """Fill after a rest: at this pace little is learnt from a limit that has only just given back a call."""
+        window_s = min(two_limits.memory_s(self.fit), LONGEST_REST_S)
+        self.traffic.sleep_until(self.traffic.now_s() + window_s * self.rng.uniform(0.15, 0.5))
+        return super()._fill(cycle)
 
     def _calls(self) -> Calls:
         calls = super()._calls()
@@ -68,9 +76,9 @@ class SecondLimitMet:
 
 def probe_further(prober: Prober, pair: Pair) -> None:
     """Go on where a prober met two limits at once, or where a verification met the second one."""
-    SecondProber(
-        Below(prober.traffic, pace_per_s(pair.short)), prober.options, prober.on_progress, known=pair.short
-    ).run()
+    traffic = Below(prober.traffic, pace_per_s(pair.short))
+    options = replace(prober.options, max_cycles=MOST_CYCLES)
+    SecondProber(traffic, options, prober.on_progress, known=pair.short).run()
 
 
 def pace_per_s(known: Fit) -> float:

@@ -42,6 +42,8 @@ UNMET_LEAST_S = 63.0
 # begun a while before.
 SHORT_WINDOW_S = 6.0
 SHORT_LEAST_S = 90.0
+# So many refusals, and so large a share of the calls, make a second start a waste of quota.
+HOPELESS_FROM, HOPELESS_SHARE = 20, 0.05
 # Three windows are asked for, in two halves; a twentieth more covers what the starts lose.
 WINDOWS = 3.15
 # Offered beyond the rate, so that the limiter and not the arrivals set the pace; a burst is offered within this.
@@ -105,7 +107,15 @@ def verify(
         pacing = pacing_for(settings, inference, duration_s / 2.0, phase_name(attempt, start), start_s)
         traffic.pace(pacing)
         start_s = _refilled_at_s(traffic, pacing)
+        if _hopeless([a.outcome for a in traffic.attempts[first:]]):
+            break
     return judge_attempts(traffic.attempts[first:], inference, settings, attempt)
+
+
+def _hopeless(outcomes: list[str]) -> bool:
+    """Return whether so many calls were refused that the second start could change nothing."""
+    refused = outcomes.count(REFUSED)
+    return refused >= HOPELESS_FROM and clopper_pearson(refused, len(outcomes))[0] > HOPELESS_SHARE
 
 
 def verify_and_lower(
