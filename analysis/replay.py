@@ -43,7 +43,10 @@ _SPREAD_FLOOR_S: Final = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """A record of calls in the order of sending, as arrays of one length. Times in seconds; NaN where unknown."""
+    """A record of calls in the order of sending, as arrays of one length. Times in seconds; NaN where unknown.
+
+    ``asked``: whose outcome is to be explained (None: all); the others only spend.
+    """
 
     sent_s: Floats
     done_s: Floats
@@ -54,6 +57,7 @@ class Calls:
     quota_value: Floats
     quota_id: tuple[str, ...]
     phase: tuple[str, ...]
+    asked: Bools | None = None
 
     def __len__(self) -> int:
         """Return the number of calls."""
@@ -137,6 +141,7 @@ class Calls:
             self.quota_value[index],
             tuple(self.quota_id[i] for i in index),
             tuple(self.phase[i] for i in index),
+            None if self.asked is None else self.asked[index],
         )
 
     def where(self, keep: Bools | Iterable[bool]) -> Calls:
@@ -217,6 +222,8 @@ def prepare(
     decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
     if excused is not None:
         decided &= ~excused
+    if calls.asked is not None:
+        decided &= calls.asked
     position = np.flatnonzero(decided)
     if thin:
         position = _sampled(position[_informative(calls.outcome[position] == ADMITTED)])

@@ -7,7 +7,7 @@ excused, until that changes nothing. Pure; times in seconds on the record's cloc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from analysis.replay import Bools, Calls
     from analysis.search import Hypothesis
 
+BLURRED: Final = 4.0  # times the spread: outcomes that change faster are decided by it
+BEGINNING: Final = 40  # refusals of a verification that are looked at whatever their pace
 APART_S: Final = 0.25  # blocks closer than this are one
 ROUNDS: Final = 3
 WARM: Final = 40  # hypotheses that a fit in turn starts from
@@ -53,8 +55,14 @@ class Doubt:
         self._in_a_row = self._in_a_row + 1 if fitted.missed >= FEWEST else 0
         if self._in_a_row >= AGAIN:
             self._in_a_row = 0
-            self.pair = pair(fitted.calls, fitted)
+            self.settle(fitted)
         return self.pair is not None
+
+    def settle(self, fitted: Fit) -> Pair | None:
+        """Return the two limits that explain a record which this single one does not; None where one will do."""
+        if self.pair is None and fitted.missed >= FEWEST:
+            self.pair = pair(fitted.calls, fitted)
+        return self.pair
 
 
 def explained(calls: Calls, fitted: Fit) -> Bools:
@@ -87,11 +95,34 @@ def _sample(fitted: Fit) -> list[Hypothesis]:
     return [best, *alike[::step]]
 
 
+def without_overload(calls: Calls) -> Calls:
+    """Return the record with the steady overload of a verification left unasked, but for its beginning.
+
+    Where admissions and refusals take turns within the network's spread, it is the spread that decides which is which:
+    such answers are explained by any limit that is about full, and would outweigh those that tell limits apart.
+    """
+    verifying = np.array([p.startswith(VERIFYING) for p in calls.phase], bool)
+    if not verifying.any():
+        return calls
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    refused = calls.throttled[decided]
+    turns = np.flatnonzero(np.diff(refused)) + 1
+    run = np.searchsorted(turns, np.arange(len(decided)), side="right")
+    ends_s = calls.sent_s[decided[np.append(turns, len(decided)) - 1]]
+    starts_s = np.concatenate([calls.sent_s[decided[:1]], ends_s[:-1]])
+    short = (ends_s - starts_s)[run] < BLURRED * float(replay.arrival_offsets(calls)[-1])
+    late = np.cumsum(refused & verifying[decided]) > BEGINNING
+    asked = np.ones(len(calls), bool)
+    asked[decided[short & late & verifying[decided]]] = False
+    return replace(calls, asked=asked)
+
+
 def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
     """Return the two limits that explain a record together; None where no two do clearly better than the best one.
 
     ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them.
     """
+    calls = without_overload(calls)
     found: Pair | None = None
     for first in _firsts(calls, whole):
         made = _alternated(calls, first)
@@ -169,7 +200,12 @@ def _alternated(calls: Calls, first: Fit) -> Pair | None:
 
 
 def _missed(calls: Calls, one: Fit, other: Fit) -> int:
-    left = calls.throttled & ~explained(calls, one) & ~explained(calls, other)
+    left = (
+        calls.throttled
+        & (calls.asked if calls.asked is not None else True)
+        & ~explained(calls, one)
+        & ~explained(calls, other)
+    )
     return int(left.sum()) + one.misfit.over + other.misfit.over
 
 

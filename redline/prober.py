@@ -336,7 +336,7 @@ class Prober:
             return True
         if self.fit.refusals < MANY_REFUSALS:
             return False
-        return by_chance(self.fit) or (cycle >= LONG and self.fit.misfit.kind() is not None)
+        return (cycle >= FIRST and by_chance(self.fit)) or (cycle >= LONG and self.fit.misfit.kind() is not None)
 
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back."""

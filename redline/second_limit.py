@@ -53,7 +53,7 @@ class SecondProber(Prober):
         return super()._fill(cycle)
 
     def _calls(self) -> Calls:
-        calls = super()._calls()
+        calls = two_limits.without_overload(super()._calls())
         return calls.excuse(two_limits.explained(calls, self.known))
 
 
