@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import two_limits
+from analysis import forecast, replay, two_limits
 from analysis.infer import conclude_limits
 from analysis.recommend import recommend
 from analysis.replay import SILENCE_S, Calls
@@ -21,22 +21,25 @@ from redline.traffic import REFUSED
 
 if TYPE_CHECKING:
     from analysis.fit import Fit
+    from analysis.replay import Record
+    from analysis.search import Hypothesis
     from analysis.two_limits import Pair
     from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
 
 LONGEST_REST_S = 120.0  # a window is believed to be, as far as rests go
 MOST_CYCLES = 8
+MOST_ROOM = 0.9  # of what the long limit has room for is asked of it
 SLACK = 0.995  # of the rate that the short limit allows
 
 
 @dataclass
-class SecondProber(Prober):
+class OtherProber(Prober):
     """A prober for one limit in the presence of another that is ``known`` and never to be met."""
 
     known: Fit = field(kw_only=True)
 
     def run(self) -> None:
-        """Probe until the longer limit is settled; a single call at least, which tells that this was the plan."""
+        """Probe until the limit is settled; a single call at least, which tells that this was the plan."""
         self.traffic.sleep_until(self.traffic.now_s() + min(two_limits.memory_s(self.known), 60.0))
         self.traffic.run(probing.burst("fill", 1, rate_per_s=1.0))
         self._refit()
@@ -45,6 +48,11 @@ class SecondProber(Prober):
             self._refit()
         self._cycle()
         self._drain()
+
+    def knows_enough(self) -> bool:
+        """Return whether the record has settled the limit already."""
+        self._refit()
+        return self._settled(0)
 
     def _fill(self, cycle: int) -> bool:
         """Fill after a rest: at this pace little is learnt from a limit that has only just given back a call."""
@@ -75,10 +83,17 @@ class SecondLimitMet:
 
 
 def probe_further(prober: Prober, pair: Pair) -> None:
-    """Go on where a prober met two limits at once, or where a verification met the second one."""
-    traffic = Below(prober.traffic, pace_per_s(pair.short))
+    """Go on where a prober, or a verification, met two limits at once: for the long one, then for the short one."""
     options = replace(prober.options, max_cycles=MOST_CYCLES)
-    SecondProber(traffic, options, prober.on_progress, known=pair.short).run()
+    below = Below(prober.traffic, pace_per_s(pair.short))
+    long = OtherProber(below, options, prober.on_progress, known=pair.short)
+    long.run()
+    if long.fit.best is None:
+        return
+    within = Within(prober.traffic, long.fit)
+    short = OtherProber(within, options, prober.on_progress, known=long.fit)
+    if not short.knows_enough():
+        short.run()
 
 
 def pace_per_s(known: Fit) -> float:
@@ -123,3 +138,46 @@ class Below:
         turn = np.arange(len(offsets_s)) * self._gap_s
         ready_s = self.attempts[-1].sent_s + self._gap_s - zero_s if self.attempts else 0.0
         return np.asarray(np.maximum.accumulate(np.maximum(offsets_s, ready_s) - turn) + turn)
+
+
+class Within:
+    """A `Traffic` that never asks a long limit for more than it has room for: probes wait, and are cut short."""
+
+    def __init__(self, traffic: Traffic, known: Fit) -> None:
+        self.attempts: list[Attempt] = traffic.attempts
+        self._traffic = traffic
+        self._known = known
+
+    def now_s(self) -> float:
+        """Seconds since the run's start."""
+        return self._traffic.now_s()
+
+    def run(self, probe: Probe) -> ProbeReport:
+        """Carry out a probe once the long limit has room for it, or for most of what it ever has room for."""
+        best = self._known.best
+        if best is None:
+            return self._traffic.run(probe)
+        count = 1.0 if probe.stop_admitted else float(min(len(probe.offsets_s), probe.max_sent or len(probe.offsets_s)))
+        record = self._record(best)
+        now_s = self.now_s()
+        ready_s = forecast.first_room_s(record, best, now_s, need=min(count + 1.0, MOST_ROOM * best.limit))
+        longest_s = now_s + LONGEST_REST_S
+        self.sleep_until(min(ready_s, longest_s) if ready_s > now_s else now_s)
+        room = float(forecast.room(record, best, np.array([self.now_s()]))[0])
+        if not probe.stop_admitted:
+            probe = replace(probe, max_sent=max(1, int(MOST_ROOM * room)))
+        return self._traffic.run(probe)
+
+    def pace(self, pacing: Pacing) -> ProbeReport:
+        """Drive traffic through a limiter, which paces by itself."""
+        return self._traffic.pace(pacing)
+
+    def sleep_until(self, moment_s: float) -> None:
+        """Send nothing until this moment."""
+        self._traffic.sleep_until(moment_s)
+
+    def _record(self, best: Hypothesis) -> Record:
+        calls = Calls.from_attempts(self.attempts, now_s=self.now_s(), answer_s=SILENCE_S)
+        return replay.prepare(
+            calls, self._known.offsets_s, counts_refused=best.counts_refused, counts_other=best.counts_other
+        )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from analysis.recommend import longest_memory_s, rounded_down, token_burst
 from analysis.recommend_places import seen_to_pass
@@ -42,6 +43,8 @@ UNMET_LEAST_S = 63.0
 # begun a while before.
 SHORT_WINDOW_S = 6.0
 SHORT_LEAST_S = 90.0
+# Of windows up to this long a minute is looked at too: until so much of what it would let through was sent in one.
+MINUTE_S, MINUTE_SHORT_S, MINUTE_SEEN = 60.0, 12.5, 0.8
 # So many refusals, and so large a share of the calls, make a second start a waste of quota.
 HOPELESS_FROM, HOPELESS_SHARE = 20, 0.05
 # Three windows are asked for, in two halves; a twentieth more covers what the starts lose.
@@ -99,8 +102,10 @@ def verify(
     """
     if max_throttled is not None:
         settings = msgspec.structs.replace(settings, max_throttled=max_throttled)
-    duration_s = default_duration_s(inference) if verify_for_s is None else verify_for_s
     traffic.sleep_until(rested_at_s(traffic.attempts, inference))
+    duration_s = verify_for_s
+    if duration_s is None:
+        duration_s = max(default_duration_s(inference), _a_minute_s(traffic, inference, settings))
     first = len(traffic.attempts)
     start_s: float | None = None
     for start in (RESTED, FULL):
@@ -110,6 +115,21 @@ def verify(
         if _hopeless([a.outcome for a in traffic.attempts[first:]]):
             break
     return judge_attempts(traffic.attempts[first:], inference, settings, attempt)
+
+
+def _a_minute_s(traffic: Traffic, inference: Inference, settings: Settings) -> float:
+    """Return how long to verify until some minute has seen most of what the settings allow in one.
+
+    What probing let through counts. Only for windows that are short of a minute by far; 0 for others.
+    """
+    rpm = settings.requests_per_minute
+    if not rpm or not 0.0 < longest_memory_s(inference) <= MINUTE_SHORT_S:
+        return 0.0
+    now_s = traffic.now_s()
+    sent_s = np.array([a.sent_s for a in traffic.attempts if a.outcome != REFUSED])
+    lasts_s = np.arange(0.0, MINUTE_S + 1.0)
+    seen = lasts_s * rpm / 60.0 + [np.count_nonzero(sent_s > now_s + lasting - MINUTE_S) for lasting in lasts_s]
+    return float(lasts_s[np.argmax(seen >= MINUTE_SEEN * rpm)])
 
 
 def _hopeless(outcomes: list[str]) -> bool:
