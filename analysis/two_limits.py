@@ -30,6 +30,9 @@ WARM: Final = 40  # hypotheses that a fit in turn starts from
 FEW: Final = 8  # hypotheses of a limit that are asked whether they explain a refusal
 FEWEST: Final = 5  # contradictions of a single limit from which on two are tried
 AGAIN: Final = 2  # fits in a row that are so contradicted
+LOST: Final = 0.25  # share of the refusals that two limits may leave over while they are still being fitted
+MORE: Final = 1.5  # times the refusals before two limits are tried again
+FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 OWN: Final = 4  # refusals that each of two limits must explain alone
 VERIFYING: Final = "verify"
 
@@ -49,6 +52,7 @@ class Doubt:
 
     pair: Pair | None = None
     _in_a_row: int = 0
+    _tried: int = 0  # refusals of the record that two limits were last tried on
 
     def raised(self, fitted: Fit) -> bool:
         """Take the next fit; return whether its record is contradicted again and again, and two limits explain it."""
@@ -60,13 +64,19 @@ class Doubt:
 
     def settle(self, fitted: Fit) -> Pair | None:
         """Return the two limits that explain a record which this single one does not; None where one will do."""
-        if self.pair is None and fitted.missed >= FEWEST:
+        if self.pair is None and fitted.missed >= FEWEST and fitted.refusals > MORE * self._tried:
+            self._tried = fitted.refusals
             self.pair = pair(fitted.calls, fitted)
         return self.pair
 
 
 def explained(calls: Calls, fitted: Fit) -> Bools:
     """Return which of all refusals the limits of a fit may explain, at some arrival time that the spread allows."""
+    return _agreed(calls, fitted) & calls.throttled
+
+
+def _agreed(calls: Calls, fitted: Fit) -> Bools:
+    """Return which refusals and admissions some of the leading hypotheses may explain."""
     whole = calls.excuse(np.zeros(len(calls), bool))
     found = np.zeros(len(calls), bool)
     if fitted.concurrency is not None:
@@ -80,7 +90,7 @@ def explained(calls: Calls, fitted: Fit) -> Bools:
             continue
         s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
         agree = replay.agreement(record, s, h.limit) > 0.0
-        found[record.position[agree & ~record.admitted]] = True
+        found[record.position[agree]] = True
     return found
 
 
@@ -166,7 +176,7 @@ def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
             low = middle + 1
         else:
             high = middle
-    yield from reversed(clean[-2:])
+    yield from clean[-1:]
     if whole is not None:
         yield whole
 
@@ -181,15 +191,23 @@ def _beginnings(calls: Calls) -> list[int]:
 
 
 def _alternated(calls: Calls, first: Fit) -> Pair | None:
+    admitted = calls.outcome == ADMITTED
+    if calls.asked is not None:
+        admitted &= calls.asked
+    most = FORBIDDEN * int(admitted.sum()) + 1
+    if int((admitted & ~_agreed(calls, first)).sum()) > most:
+        return None
     one, made = first, None
     for _ in range(ROUNDS):
         other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM) if made else ())
-        if other.best is None:
+        if other.best is None or other.misfit.over > most:
             return None
         one = fit(calls.excuse(explained(calls, other)), one.leading(WARM))
         if one.best is None:
             return None
         before, made = made, Pair(one, other, _missed(calls, one, other))
+        if made.missed > LOST * int(calls.throttled.sum()) + OWN:
+            return None
         if made.missed == 0 or (before is not None and made.missed == before.missed):
             break
     return (
@@ -200,12 +218,9 @@ def _alternated(calls: Calls, first: Fit) -> Pair | None:
 
 
 def _missed(calls: Calls, one: Fit, other: Fit) -> int:
-    left = (
-        calls.throttled
-        & (calls.asked if calls.asked is not None else True)
-        & ~explained(calls, one)
-        & ~explained(calls, other)
-    )
+    left = calls.throttled & ~explained(calls, one) & ~explained(calls, other)
+    if calls.asked is not None:
+        left &= calls.asked
     return int(left.sum()) + one.misfit.over + other.misfit.over
 
 
