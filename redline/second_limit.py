@@ -177,7 +177,8 @@ class Within:
         self._traffic.sleep_until(moment_s)
 
     def _record(self, best: Hypothesis) -> Record:
-        calls = Calls.from_attempts(self.attempts, now_s=self.now_s(), answer_s=SILENCE_S)
+        # What has no answer yet may have been admitted, and then it takes room.
+        calls = Calls.from_attempts(self.attempts, now_s=self.now_s(), answer_s=0.0)
         return replay.prepare(
             calls, self._known.offsets_s, counts_refused=best.counts_refused, counts_other=best.counts_other
         )
