@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST_REST_S = 120.0  # a window is believed to be, as far as rests go
 MOST_CYCLES = 8
+MARGIN = 0.01  # of the long limit's memory, by which its recovery may be later than expected
 MOST_ROOM = 0.9  # of what the long limit has room for is asked of it
 SLACK = 0.995  # of the rate that the short limit allows
 
@@ -161,8 +162,9 @@ class Within:
         record = self._record(best)
         now_s = self.now_s()
         ready_s = forecast.first_room_s(record, best, now_s, need=min(count + 1.0, MOST_ROOM * best.limit))
-        longest_s = now_s + LONGEST_REST_S
-        self.sleep_until(min(ready_s, longest_s) if ready_s > now_s else now_s)
+        if ready_s > now_s:
+            ready_s += MARGIN * two_limits.memory_s(self._known) + 2.0 * float(self._known.offsets_s[-1])
+            self.sleep_until(min(ready_s, now_s + LONGEST_REST_S))
         room = float(forecast.room(record, best, np.array([self.now_s()]))[0])
         if not probe.stop_admitted:
             probe = replace(probe, max_sent=max(1, int(MOST_ROOM * room)))
