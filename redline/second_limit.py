@@ -106,17 +106,32 @@ def pace_per_s(known: Fit) -> float:
     return SLACK * (rpm / 60.0 if rpm else 0.5 * best.rate_per_s)
 
 
-class Below:
-    """A `Traffic` that never sends faster than ``per_s``: bursts are spread out, and end once they are refused."""
+class _Shaped:
+    """A `Traffic` that shapes probes for the sake of a limit which is known."""
 
-    def __init__(self, traffic: Traffic, per_s: float) -> None:
+    def __init__(self, traffic: Traffic) -> None:
         self.attempts: list[Attempt] = traffic.attempts
         self._traffic = traffic
-        self._gap_s = 1.0 / per_s
 
     def now_s(self) -> float:
         """Seconds since the run's start."""
         return self._traffic.now_s()
+
+    def pace(self, pacing: Pacing) -> ProbeReport:
+        """Drive traffic through a limiter, which paces by itself."""
+        return self._traffic.pace(pacing)
+
+    def sleep_until(self, moment_s: float) -> None:
+        """Send nothing until this moment."""
+        self._traffic.sleep_until(moment_s)
+
+
+class Below(_Shaped):
+    """Never sends faster than ``per_s``: bursts are spread out, and end once they are refused."""
+
+    def __init__(self, traffic: Traffic, per_s: float) -> None:
+        super().__init__(traffic)
+        self._gap_s = 1.0 / per_s
 
     def run(self, probe: Probe) -> ProbeReport:
         """Carry out a probe, its calls as far apart as they must be."""
@@ -126,14 +141,6 @@ class Below:
             probe = replace(probe, stop_refused=1, keep_s=self._gap_s)
         return self._traffic.run(replace(probe, offsets_s=tuple(due_s.tolist())))
 
-    def pace(self, pacing: Pacing) -> ProbeReport:
-        """Drive traffic through a limiter, which paces by itself."""
-        return self._traffic.pace(pacing)
-
-    def sleep_until(self, moment_s: float) -> None:
-        """Send nothing until this moment."""
-        self._traffic.sleep_until(moment_s)
-
     def _spread_out(self, offsets_s: np.ndarray, zero_s: float) -> np.ndarray:
         """Return the offsets, each at least a gap after the one before, and the first after the last call sent."""
         turn = np.arange(len(offsets_s)) * self._gap_s
@@ -141,42 +148,33 @@ class Below:
         return np.asarray(np.maximum.accumulate(np.maximum(offsets_s, ready_s) - turn) + turn)
 
 
-class Within:
-    """A `Traffic` that never asks a long limit for more than it has room for: probes wait, and are cut short."""
+class Within(_Shaped):
+    """Never asks a long limit for more than it has room for: probes wait, and are cut short."""
 
     def __init__(self, traffic: Traffic, known: Fit) -> None:
-        self.attempts: list[Attempt] = traffic.attempts
-        self._traffic = traffic
+        super().__init__(traffic)
         self._known = known
-
-    def now_s(self) -> float:
-        """Seconds since the run's start."""
-        return self._traffic.now_s()
 
     def run(self, probe: Probe) -> ProbeReport:
         """Carry out a probe once the long limit has room for it, or for most of what it ever has room for."""
         best = self._known.best
         if best is None:
             return self._traffic.run(probe)
-        count = 1.0 if probe.stop_admitted else float(min(len(probe.offsets_s), probe.max_sent or len(probe.offsets_s)))
-        record = self._record(best)
-        now_s = self.now_s()
-        ready_s = forecast.first_room_s(record, best, now_s, need=min(count + 1.0, MOST_ROOM * best.limit))
+        if probe.stop_admitted:
+            self._wait_for(best, 2.0)
+            return self._traffic.run(probe)
+        count = min(len(probe.offsets_s), probe.max_sent or len(probe.offsets_s))
+        room = self._wait_for(best, min(count + 1.0, MOST_ROOM * best.limit))
+        return self._traffic.run(replace(probe, max_sent=max(1, min(count, int(MOST_ROOM * room)))))
+
+    def _wait_for(self, best: Hypothesis, need: float) -> float:
+        """Wait until the limit has room for so much; returns what it then has."""
+        record, now_s = self._record(best), self.now_s()
+        ready_s = forecast.first_room_s(record, best, now_s, need=need)
         if ready_s > now_s:
             ready_s += MARGIN * two_limits.memory_s(self._known) + 2.0 * float(self._known.offsets_s[-1])
             self.sleep_until(min(ready_s, now_s + LONGEST_REST_S))
-        room = float(forecast.room(record, best, np.array([self.now_s()]))[0])
-        if not probe.stop_admitted:
-            probe = replace(probe, max_sent=max(1, int(MOST_ROOM * room)))
-        return self._traffic.run(probe)
-
-    def pace(self, pacing: Pacing) -> ProbeReport:
-        """Drive traffic through a limiter, which paces by itself."""
-        return self._traffic.pace(pacing)
-
-    def sleep_until(self, moment_s: float) -> None:
-        """Send nothing until this moment."""
-        self._traffic.sleep_until(moment_s)
+        return float(forecast.room(record, best, np.array([self.now_s()]))[0])
 
     def _record(self, best: Hypothesis) -> Record:
         # What has no answer yet may have been admitted, and then it takes room.
