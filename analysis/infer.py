@@ -15,7 +15,7 @@ from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
-from analysis.two_limits import FEWEST, pair
+from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
@@ -42,7 +42,7 @@ def infer(calls: Calls) -> Inference:
             return conclude_both(both)
     probes = calls.where(~verifying)
     fitted = fit(probes)
-    both = pair(probes, fitted) if fitted.missed >= FEWEST else None
+    both = pair(probes, fitted) if fitted.missed >= SUSPECT else None
     return conclude_limits(fitted) if both is None else conclude_both(both)
 
 

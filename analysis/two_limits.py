@@ -26,9 +26,12 @@ BLURRED: Final = 4.0  # times the spread: outcomes that change faster are decide
 BEGINNING: Final = 40  # refusals of a verification that are looked at whatever their pace
 APART_S: Final = 0.25  # blocks closer than this are one
 ROUNDS: Final = 3
+MOST_FIRSTS: Final = 4  # beginnings that are tried
 WARM: Final = 40  # hypotheses that a fit in turn starts from
 FEW: Final = 8  # hypotheses of a limit that are asked whether they explain a refusal
 FEWEST: Final = 5  # contradictions of a single limit from which on two are tried
+SUSPECT: Final = 2  # and at the end of probing: a limit that was bent to explain two of them may contradict few
+GAIN: Final = 10.0  # nats by which two limits must then be likelier
 AGAIN: Final = 2  # fits in a row that are so contradicted
 LOST: Final = 0.25  # share of the refusals that two limits may leave over while they are still being fitted
 MORE: Final = 1.5  # times the refusals before two limits are tried again
@@ -64,7 +67,7 @@ class Doubt:
 
     def settle(self, fitted: Fit) -> Pair | None:
         """Return the two limits that explain a record which this single one does not; None where one will do."""
-        if self.pair is None and fitted.missed >= FEWEST and fitted.refusals > MORE * self._tried:
+        if self.pair is None and fitted.missed >= SUSPECT and fitted.refusals > MORE * self._tried:
             self._tried = fitted.refusals
             self.pair = pair(fitted.calls, fitted)
         return self.pair
@@ -149,7 +152,9 @@ def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
     own = min(int((by_short & ~by_long).sum()), int((by_long & ~by_short).sum()))
     if own < OWN or found.missed > _tolerated(calls):
         return False
-    return whole is None or whole.missed - found.missed >= OWN
+    if whole is None or whole.missed - found.missed >= OWN:
+        return True
+    return found.short.score + found.long.score > whole.score + GAIN
 
 
 def _tolerated(calls: Calls) -> int:
@@ -157,7 +162,7 @@ def _tolerated(calls: Calls) -> int:
 
 
 def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
-    """Yield fits that may be one of the two limits by itself: of the record's beginnings, before the second was met."""
+    """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings."""
     verifying = np.flatnonzero([p.startswith(VERIFYING) for p in calls.phase])
     if len(verifying):
         calls = calls.take(np.arange(verifying[0]))
@@ -165,20 +170,41 @@ def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
         yield whole
         if whole.missed == 0:
             return
+    long = _long_blocks(calls)
+    if long.any():
+        yield fit(calls.excuse(~long))
     ends = _beginnings(calls)
-    clean: list[Fit] = []
+    made: list[Fit] = []
     low, high = 0, len(ends)
     while low < high:
         middle = (low + high) // 2
-        made = fit(calls.take(np.arange(ends[middle])))
-        if made.best is not None and made.missed <= 1:
-            clean.append(made)
-            low = middle + 1
-        else:
-            high = middle
-    yield from clean[-1:]
+        made.append(fit(calls.take(np.arange(ends[middle]))))
+        low, high = (middle + 1, high) if made[-1].missed <= 1 else (low, middle)
+    # The longest of those that one limit explains, then those that it nearly does.
+    made = sorted((m for m in made if m.best is not None), key=lambda m: (max(m.missed, 1), -len(m.calls)))
+    yield from made[:MOST_FIRSTS]
     if whole is not None:
         yield whole
+
+
+def _long_blocks(calls: Calls) -> Bools:
+    """Return the refusals of the blocks that lasted long, where they fall into short and long: the longer limit's."""
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    refused = calls.throttled[decided]
+    starts = np.flatnonzero(np.diff(refused, prepend=False) & refused)
+    ends = np.searchsorted(np.flatnonzero(~refused), starts)
+    closed = ends < int((~refused).sum())
+    back_s = calls.sent_s[decided[np.flatnonzero(~refused)[ends[closed]]]]
+    lasted_s = np.maximum(back_s - calls.sent_s[decided[starts[closed]]], APART_S)
+    long = np.zeros(len(calls), bool)
+    if len(lasted_s) < OWN:
+        return long
+    ranked = np.sort(lasted_s)
+    cut = int(np.argmax(ranked[1:] / ranked[:-1]))
+    block = np.searchsorted(starts, np.arange(len(decided)), side="right") - 1
+    which = np.concatenate([lasted_s > ranked[cut], np.zeros(len(starts) - len(lasted_s), bool)])
+    long[decided[refused & which[block]]] = True
+    return long
 
 
 def _beginnings(calls: Calls) -> list[int]:
