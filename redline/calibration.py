@@ -53,7 +53,7 @@ def calibrate(
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
     run = _Run(traffic, options, Prober(traffic, options, on_progress))
     run.probe(run.prober.run)
-    pair = run.prober.doubt.settle(run.prober.fit)
+    pair = run.prober.doubt.settle(run.prober.fit) if run.ended == "completed" else None
     if pair is not None:
         run.probe(lambda: probe_further(run.prober, pair))
     run.conclude()
