@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST_REST_S = 120.0  # a window is believed to be, as far as rests go
 MOST_CYCLES = 8
+MOST_WINDOWS = 6.0  # of the longer limit
 MARGIN = 0.01  # of the long limit's memory, by which its recovery may be later than expected
 MOST_ROOM = 0.9  # of what the long limit has room for is asked of it
 SLACK = 0.995  # of the rate that the short limit allows
@@ -38,10 +39,12 @@ class OtherProber(Prober):
     """A prober for one limit in the presence of another that is ``known`` and never to be met."""
 
     known: Fit = field(kw_only=True)
+    began_s: float = 0.0
 
     def run(self) -> None:
         """Probe until the limit is settled; a single call at least, which tells that this was the plan."""
         self.traffic.sleep_until(self.traffic.now_s() + min(two_limits.memory_s(self.known), 60.0))
+        self.began_s = self.traffic.now_s()
         self.traffic.run(probing.burst("fill", 1, rate_per_s=1.0))
         self._refit()
         if not self._refused_since(0):
@@ -54,6 +57,11 @@ class OtherProber(Prober):
         """Return whether the record has settled the limit already."""
         self._refit()
         return self._settled(0)
+
+    def _hopeless(self, cycle: int) -> bool:
+        """Return whether more of the same would take too long: a short limit within a long one is seldom met."""
+        window_s = max(two_limits.memory_s(self.known), two_limits.memory_s(self.fit))
+        return cycle > 1 and self.traffic.now_s() - self.began_s > MOST_WINDOWS * window_s
 
     def _fill(self, cycle: int) -> bool:
         """Fill after a rest: at this pace little is learnt from a limit that has only just given back a call."""
