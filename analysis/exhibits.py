@@ -103,11 +103,12 @@ class Common:
     def of(cls, conclusion: Conclusion, table: pd.DataFrame) -> Common:
         """Read them off a verdict and its record."""
         measured = [
-            (found.limit.metric, found.particles[0][1])
+            (found.limit.metric, found.limit.rate_per_min or 0.0, found.particles[0][1])
             for found in conclusion.inference.identified
             if found.limit.metric in _RATES and found.limit.state == "measured" and found.particles
         ]
-        metric, spec = min(measured, default=("", None), key=lambda pair: _RATES.index(pair[0]))
+        # Of two limits on one metric, the one that binds a steady flow.
+        metric, _, spec = min(measured, default=("", 0.0, None), key=lambda one: (_RATES.index(one[0]), one[1]))
         by_tokens = metric == "input_tokens"
         points = curves.used(spec, table, most=_ASKED, by_tokens=by_tokens) if spec else None
         full = _refused_when_full(points, capacity(spec)) if spec and points is not None else pd.Index([])
@@ -139,7 +140,7 @@ class Common:
     def limit_per_min(self) -> float | None:
         """The measured rate in calls."""
         rates = [m.rate_per_min for m in self.conclusion.result.limits if m.metric == "requests"]
-        return next((rate for rate in rates if rate), None) if self.spec and not self.by_tokens else None
+        return min((rate for rate in rates if rate), default=None) if self.spec and not self.by_tokens else None
 
 
 def capacity(spec: Spec) -> float:

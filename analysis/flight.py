@@ -31,7 +31,7 @@ def in_flight(calls: Calls, offsets_s: Floats) -> Flight:
     # An end is seen after the way back and placed by the fastest one, so it is up to one spread too late; a start
     # may arrive up to one spread late. Where few delays are far longer than the rest, the usual ones set the bound.
     spread, usual = float(offsets_s[-1]), float(offsets_s[-2])
-    trip = (calls.done_s - calls.sent_s)[calls.outcome == REFUSED]
+    trip = (calls.done_s - calls.sent_s)[calls.throttled]
     trip = trip[np.isfinite(trip)]
     back_s = float(trip.min()) if len(trip) else 0.0
     n = len(calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +15,12 @@ from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
+from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
     from analysis.search import Hypothesis
+    from analysis.two_limits import Pair
     from mock_server.limits import Spec
 
 LEAST_BLUR = 0.0005
@@ -27,9 +30,21 @@ MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexp
 
 
 def infer(calls: Calls) -> Inference:
-    """Explain a finished record (phases named ``verify…`` left out) and say what follows."""
-    probes = calls.where([not p.startswith("verify") for p in calls.phase])
-    return conclude_limits(fit(probes))
+    """Explain a finished record and say what follows.
+
+    The calls of verifications (phases ``verify…``) are left out, but where a verification met a second limit and was
+    followed by more probes: then what it spent is part of what these met.
+    """
+    verifying = np.array([p.startswith("verify") for p in calls.phase], bool)
+    until = int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
+    if verifying[:until].any():
+        both = pair(calls.take(np.arange(until)))
+        if both is not None:
+            return conclude_both(both)
+    probes = calls.where(~verifying)
+    fitted = fit(probes)
+    both = pair(probes, fitted) if fitted.missed >= SUSPECT else None
+    return conclude_limits(fitted) if both is None else conclude_both(both)
 
 
 def rate_interval(fitted: Fit) -> tuple[float, float]:
@@ -93,6 +108,14 @@ def conclude_limits(fitted: Fit) -> Inference:
         error_rate=failed,
         spread_at=points,
     )
+
+
+def conclude_both(both: Pair) -> Inference:
+    """Return what two limits on requests allow to say: the shorter one first."""
+    one, other = conclude_limits(both.short), conclude_limits(both.long)
+    (short, places), (long, others) = one.identified, other.identified
+    known = places if places.limit.state == "measured" else others
+    return replace(one, identified=(short, long, known), findings=())
 
 
 def _findings(fitted: Fit) -> tuple[Finding, ...]:

@@ -23,6 +23,7 @@ Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,
 
 ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
+FEWEST_BLOCKS: Final = 8  # from which on a bucket's rate is also read off the calls between two of them
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
 
 
@@ -67,7 +68,7 @@ def proposals(record: Record, family: str, seen: Structure) -> list[Shape]:
         case "sliding_counter":
             return [*_counters(record, seen), *clock_aligned(round_windows(2 * duration_s(record)), seen)]
         case _:
-            return [(r,) for r in _bucket_rates(record)]
+            return [(r,) for r in (*_bucket_rates(record), *_slopes(record))]
 
 
 def clock_aligned(windows_s: Iterable[float], seen: Structure) -> list[Shape]:
@@ -210,3 +211,19 @@ def _counters(record: Record, seen: Structure) -> list[Shape]:
 def _bucket_rates(record: Record) -> list[float]:
     total, duration = float(record.spent[-1]), duration_s(record)
     return [float(r) for r in np.geomspace(0.003 * total / duration, 4 * total / duration, 60)]
+
+
+def _slopes(record: Record) -> list[float]:
+    """Return what came in between two blocks far apart: while a bucket is kept full, that is its rate, to a call."""
+    block = np.flatnonzero(~record.admitted[1:] & record.admitted[:-1]) + 1
+    if len(block) < FEWEST_BLOCKS:
+        return []
+    starts = block[[0, 1, len(block) // 4, len(block) // 2]]
+    at_s, spent = record.sent_s, record.spent[np.searchsorted(record.history_s, record.sent_s)]
+    return [
+        float(spent[j] - spent[i] + d) / float(at_s[j] - at_s[i])
+        for i in starts
+        for j in (block[-1], block[-2], block[3 * len(block) // 4])
+        for d in (-1, 0, 1)
+        if at_s[j] > at_s[i] and spent[j] - spent[i] + d > 0
+    ]

@@ -30,9 +30,12 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 REFUSED, ADMITTED, OTHER, PENDING = 0, 1, 2, 3
+EXCUSED: Final = 4  # refused, but by another limit than the one that is looked for
 OUTLIER: Final = 1e-3  # chance that a decision has a cause outside the model
 SILENCE_S: Final = 2.0  # a call without an answer for so long was not refused: refusals come back at once
 _QUANTILES: Final = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
+MOST_DECISIONS: Final = 1000  # that are looked at in a search
+STRETCH: Final = 24  # of them in a row, where not all can be
 OWN: Final = 2  # offsets to either side that a decision's own delay may reach
 _LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1)).astype(np.float32)
 MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
@@ -41,17 +44,21 @@ _SPREAD_FLOOR_S: Final = 0.002
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """A record of calls in the order of sending, as arrays of one length. Times in seconds; NaN where unknown."""
+    """A record of calls in the order of sending, as arrays of one length. Times in seconds; NaN where unknown.
+
+    ``asked``: whose outcome is to be explained (None: all); the others only spend.
+    """
 
     sent_s: Floats
     done_s: Floats
-    outcome: Ints  # REFUSED | ADMITTED | OTHER | PENDING
+    outcome: Ints  # REFUSED | ADMITTED | OTHER | PENDING | EXCUSED
     tokens: Floats  # input tokens
     server_date: Floats
     retry_delay_s: Floats
     quota_value: Floats
     quota_id: tuple[str, ...]
     phase: tuple[str, ...]
+    asked: Bools | None = None
 
     def __len__(self) -> int:
         """Return the number of calls."""
@@ -107,6 +114,17 @@ class Calls:
             phase=tuple(rows["phase"].fillna("")),
         ).in_order()
 
+    @property
+    def throttled(self) -> Bools:
+        """Which calls were refused, by whatever limit."""
+        return np.asarray((self.outcome == REFUSED) | (self.outcome == EXCUSED))
+
+    def excuse(self, which: Bools) -> Calls:
+        """Return the calls with these refusals given to another limit: they are spent, but explain nothing here."""
+        given = self.throttled
+        outcome = np.where(given & which, EXCUSED, np.where(given, REFUSED, self.outcome))
+        return replace(self, outcome=outcome)
+
     def in_order(self) -> Calls:
         """Return the calls in the order of sending."""
         order = np.argsort(self.sent_s, kind="stable")
@@ -124,6 +142,7 @@ class Calls:
             self.quota_value[index],
             tuple(self.quota_id[i] for i in index),
             tuple(self.phase[i] for i in index),
+            None if self.asked is None else self.asked[index],
         )
 
     def where(self, keep: Bools | Iterable[bool]) -> Calls:
@@ -144,7 +163,7 @@ def arrival_offsets(calls: Calls) -> Floats:
     between, and the difference of two such delays has the variance of their sum: so the centred round trips,
     made symmetric, stand for it. A few of them have not shown how far apart they can be: what they show is stretched.
     """
-    trip = (calls.done_s - calls.sent_s)[calls.outcome == REFUSED]
+    trip = (calls.done_s - calls.sent_s)[calls.throttled]
     trip = trip[np.isfinite(trip)]
     if len(trip) < 5:  # noqa: PLR2004 - too few to say anything about a spread
         trip = np.array([0.0, 4 * _SPREAD_FLOOR_S])
@@ -196,7 +215,7 @@ def prepare(
     """Turn calls into a `Record`. Decisions deep inside a run of equal outcomes are thinned out: they say nothing."""
     counted = (calls.outcome == ADMITTED) | (counts_other & (calls.outcome == OTHER))
     if counts_refused:
-        counted |= calls.outcome == REFUSED
+        counted |= calls.throttled
     cost = calls.tokens if tokens else np.ones(len(calls))
     history = calls.sent_s[counted]
     spent = np.concatenate([[0.0], np.cumsum(cost[counted])])
@@ -204,9 +223,11 @@ def prepare(
     decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
     if excused is not None:
         decided &= ~excused
+    if calls.asked is not None:
+        decided &= calls.asked
     position = np.flatnonzero(decided)
     if thin:
-        position = position[_informative(calls.outcome[position] == ADMITTED)]
+        position = _sampled(position[_informative(calls.outcome[position] == ADMITTED)])
     admitted = calls.outcome[position] == ADMITTED
     at = calls.sent_s[position][None, :] + offsets_s[:, None]
     # A refused call may have come after calls sent later, but not after those sent when its answer was back.
@@ -215,7 +236,7 @@ def prepare(
     back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
     if counts_refused:
         # Of the refused calls sent just before an admitted one, none need have arrived before it.
-        refused = np.where(calls.outcome == REFUSED)[0]
+        refused = np.flatnonzero(calls.throttled)
         near = np.searchsorted(refused, position) - np.searchsorted(
             calls.sent_s[refused], calls.sent_s[position] - float(offsets_s[-1]), side="right"
         )
@@ -263,6 +284,17 @@ def _informative(admitted: Bools, dense: int = 4) -> Ints:
     power = np.floor(np.log(np.maximum(near, 1)) / np.log(1.4))
     previous = np.floor(np.log(np.maximum(near - 1, 1)) / np.log(1.4))
     return np.flatnonzero((near < dense) | (power != previous))
+
+
+def _sampled(position: Ints) -> Ints:
+    """Keep both ends of a very long row and stretches of what is between: a steady overload repeats itself."""
+    if len(position) <= MOST_DECISIONS:
+        return position
+    end = MOST_DECISIONS // 5
+    every = int(np.ceil((len(position) - 2 * end) / (MOST_DECISIONS - 2 * end)))
+    index = np.arange(len(position))
+    inside = (index - end) % (every * STRETCH) < STRETCH
+    return position[inside | (index < end) | (index >= len(position) - end)]
 
 
 # ------------------------------------- the statistic s of each family, (shapes, offsets, decisions), for many shapes

@@ -11,7 +11,7 @@ hypotheses still disagree on, and each watch looks hardest where they expect the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from analysis import replay
@@ -19,6 +19,7 @@ from analysis.infer import infer
 from analysis.recommend import recommend
 from analysis.replay import Calls
 from redline.prober import CalibrationOptions, Prober
+from redline.second_limit import SecondLimitMet, probe_further
 from redline.traffic import BudgetEndedError, Progress
 from redline.verification import verify_and_lower
 
@@ -50,43 +51,92 @@ def calibrate(
     traffic: Traffic, options: CalibrationOptions, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> Calibration:
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
-    prober = Prober(traffic, options, on_progress)
-    ended = "completed"
-    try:
-        prober.run()
-    except BudgetEndedError:
-        ended = "budget"
-    probed_s, probed_calls = traffic.now_s(), len(traffic.attempts)
-    # The same function of the record that `redline analyze` applies later, so that both say the same.
-    inference = infer(Calls.from_attempts(traffic.attempts, now_s=probed_s, answer_s=replay.SILENCE_S))
-    states = {found.limit.state for found in inference.identified}
-    if ended == "completed" and "unresolved" in states:
-        ended = "unresolved"
-    passed = any(a.outcome == "admitted" for a in traffic.attempts)
-    if ended != "completed" or not passed:
-        return Calibration(inference, None, None, ended, (), probed_s, probed_calls)
-    settings = recommend(inference, max_throttled=options.max_throttled)
-    if not options.verify:
-        return Calibration(inference, settings, None, ended, (settings,), probed_s, probed_calls)
-    story, ended = _verified(traffic, inference, settings, options, prober)
-    if story is None:
-        return Calibration(inference, settings, None, ended, (settings,), probed_s, probed_calls)
-    tried = tuple(shown for shown, _ in story.tried)
-    return Calibration(inference, story.settings, story.verification, ended, tried, probed_s, probed_calls)
+    run = _Run(traffic, options, Prober(traffic, options, on_progress))
+    run.probe(run.prober.run)
+    pair = run.prober.doubt.settle(run.prober.fit) if run.ended == "completed" else None
+    if pair is not None:
+        run.probe(lambda: probe_further(run.prober, pair))
+    run.conclude()
+    if run.settings is None or not options.verify:
+        return run.calibration()
+    met = SecondLimitMet(traffic, possible=pair is None and not run.inference.findings)
+    run.verify(met)
+    if met.pair is not None:
+        second = met.pair
+        run.probe(lambda: probe_further(run.prober, second))
+        run.conclude()
+        if run.settings is not None:
+            run.verify()
+    return run.calibration()
 
 
-def _verified(
-    traffic: Traffic, inference: Inference, settings: Settings, options: CalibrationOptions, prober: Prober
-) -> tuple[Story | None, str]:
-    """Let the recommended limiter drive the traffic; returns the story and how it ended."""
-    try:
-        story = verify_and_lower(
-            traffic,
-            inference,
-            settings,
-            verify_for_s=options.verify_for_s,
-            on_attempt=lambda attempt, _: prober.note(f"verification {attempt}"),
+@dataclass(slots=True)
+class _Run:
+    """A calibration on its way. ``verifying_s`` and ``verifying_calls``: what verifications took of its time."""
+
+    traffic: Traffic
+    options: CalibrationOptions
+    prober: Prober
+    ended: str = "completed"
+    settings: Settings | None = None
+    story: Story | None = None
+    verifying_s: float = 0.0
+    verifying_calls: int = 0
+    probed_s: float = 0.0
+    probed_calls: int = 0
+    inference: Inference = field(init=False)
+
+    def probe(self, plan: Callable[[], None]) -> None:
+        """Carry out a plan of probes, unless a budget has ended."""
+        if self.ended != "completed":
+            return
+        try:
+            plan()
+        except BudgetEndedError:
+            self.ended = "budget"
+
+    def conclude(self) -> None:
+        """Say what the record says so far, and recommend settings where it supports any."""
+        now_s, attempts = self.traffic.now_s(), self.traffic.attempts
+        self.probed_s, self.probed_calls = now_s - self.verifying_s, len(attempts) - self.verifying_calls
+        # The same function of the record that `redline analyze` applies later, so that both say the same.
+        self.inference = infer(Calls.from_attempts(attempts, now_s=now_s, answer_s=replay.SILENCE_S))
+        states = {found.limit.state for found in self.inference.identified}
+        if self.ended == "completed" and "unresolved" in states:
+            self.ended = "unresolved"
+        supported = self.ended == "completed" and any(a.outcome == "admitted" for a in attempts)
+        self.settings = recommend(self.inference, max_throttled=self.options.max_throttled) if supported else None
+
+    def verify(self, met: SecondLimitMet | None = None) -> None:
+        """Let the recommended limiter drive the traffic."""
+        if self.settings is None:
+            return
+        began_s, began = self.traffic.now_s(), len(self.traffic.attempts)
+        try:
+            self.story = verify_and_lower(
+                self.traffic,
+                self.inference,
+                self.settings,
+                verify_for_s=self.options.verify_for_s,
+                on_attempt=lambda attempt, _: self.prober.note(f"verification {attempt}"),
+                tried_before=self.story,
+                enough=met or (lambda: False),
+            )
+            self.settings = self.story.settings
+        except BudgetEndedError:
+            self.ended = "budget"
+        self.verifying_s += self.traffic.now_s() - began_s
+        self.verifying_calls += len(self.traffic.attempts) - began
+
+    def calibration(self) -> Calibration:
+        """Return what came out."""
+        tried = tuple(shown for shown, _ in self.story.tried) if self.story else ()
+        return Calibration(
+            inference=self.inference,
+            settings=self.settings,
+            verification=self.story.verification if self.story else None,
+            ended=self.ended,
+            settings_tried=tried or ((self.settings,) if self.settings else ()),
+            probed_s=self.probed_s,
+            probed_calls=self.probed_calls,
         )
-    except BudgetEndedError:
-        return None, "budget"
-    return story, "completed"

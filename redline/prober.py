@@ -18,6 +18,7 @@ from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
+from analysis.two_limits import Doubt
 from redline import probing
 from redline.traffic import Progress
 
@@ -84,6 +85,7 @@ class Prober:
     parted: bool = False  # whether the last fill came in two lumps
     rested: bool = False  # whether a burst was sent from a long rest
     passing: bool = False  # whether the last recovery was let pass unseen
+    doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
 
@@ -408,9 +410,7 @@ class Prober:
 
     def _refit(self, *, thorough: bool = True, afresh: bool = False) -> None:
         """Explain the record again; ``afresh`` from nothing, as it will be explained in the end."""
-        calls = Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        calls = self._calls()
         warm = self.fit.leading(WARM) if hasattr(self, "fit") and not afresh else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
@@ -451,10 +451,12 @@ class Prober:
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
-        """Return whether more of the same would tell no more: refusals by chance, or others on the quota."""
+        """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
+        if self.doubt.raised(self.fit):
+            return True
         if self.fit.refusals < MANY_REFUSALS:
             return False
-        return by_chance(self.fit) or (cycle >= LONG and self.fit.misfit.kind() is not None)
+        return (cycle >= FIRST and by_chance(self.fit)) or (cycle >= LONG and self.fit.misfit.kind() is not None)
 
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back."""

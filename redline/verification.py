@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from analysis.recommend import longest_memory_s, rounded_down, token_burst
 from analysis.recommend_places import seen_to_pass
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
 ATTEMPTS_MAX = 3  # the first, and at most two with lowered settings
 LEAST_S = 20.0
 UNMET_LEAST_S = 63.0
+# A window so short says nothing of a minute, and a quota per second often has one per minute beside it. Paced at the
+# short limit, that one is met within two thirds of a minute if it is lower by half; a minute on the clock may have
+# begun a while before.
+SHORT_WINDOW_S = 6.0
+SHORT_LEAST_S = 90.0
+# Of windows up to this long a minute is looked at too: until so much of what it would let through was sent in one.
+MINUTE_S, MINUTE_SHORT_S, MINUTE_SEEN = 60.0, 12.5, 0.8
+# So many refusals, and so large a share of the calls, make a second start a waste of quota.
+HOPELESS_FROM, HOPELESS_SHARE = 20, 0.05
 # Three windows are asked for, in two halves; a twentieth more covers what the starts lose.
 WINDOWS = 3.15
 # Offered beyond the rate, so that the limiter and not the arrivals set the pace; a burst is offered within this.
@@ -71,7 +81,9 @@ def default_duration_s(inference: Inference) -> float:
     that what the settings let through has been seen to pass for one.
     """
     unmet = any(f.limit.metric == "requests" and f.limit.state == "at_least" for f in inference.identified)
-    return max(UNMET_LEAST_S if unmet else LEAST_S, WINDOWS * longest_memory_s(inference))
+    memory_s = longest_memory_s(inference)
+    least_s = UNMET_LEAST_S if unmet else SHORT_LEAST_S if 0.0 < memory_s <= SHORT_WINDOW_S else LEAST_S
+    return max(least_s, WINDOWS * memory_s)
 
 
 def verify(
@@ -90,15 +102,40 @@ def verify(
     """
     if max_throttled is not None:
         settings = msgspec.structs.replace(settings, max_throttled=max_throttled)
-    duration_s = default_duration_s(inference) if verify_for_s is None else verify_for_s
     traffic.sleep_until(rested_at_s(traffic.attempts, inference))
+    duration_s = verify_for_s
+    if duration_s is None:
+        duration_s = max(default_duration_s(inference), _a_minute_s(traffic, inference, settings))
     first = len(traffic.attempts)
     start_s: float | None = None
     for start in (RESTED, FULL):
         pacing = pacing_for(settings, inference, duration_s / 2.0, phase_name(attempt, start), start_s)
         traffic.pace(pacing)
         start_s = _refilled_at_s(traffic, pacing)
+        if _hopeless([a.outcome for a in traffic.attempts[first:]]):
+            break
     return judge_attempts(traffic.attempts[first:], inference, settings, attempt)
+
+
+def _a_minute_s(traffic: Traffic, inference: Inference, settings: Settings) -> float:
+    """Return how long to verify until some minute has seen most of what the settings allow in one.
+
+    What probing let through counts. Only for windows that are short of a minute by far; 0 for others.
+    """
+    rpm = settings.requests_per_minute
+    if not rpm or not 0.0 < longest_memory_s(inference) <= MINUTE_SHORT_S:
+        return 0.0
+    now_s = traffic.now_s()
+    sent_s = np.array([a.sent_s for a in traffic.attempts if a.outcome != REFUSED])
+    lasts_s = np.arange(0.0, MINUTE_S + 1.0)
+    seen = lasts_s * rpm / 60.0 + [np.count_nonzero(sent_s > now_s + lasting - MINUTE_S) for lasting in lasts_s]
+    return float(lasts_s[np.argmax(seen >= MINUTE_SEEN * rpm)])
+
+
+def _hopeless(outcomes: list[str]) -> bool:
+    """Return whether so many calls were refused that the second start could change nothing."""
+    refused = outcomes.count(REFUSED)
+    return refused >= HOPELESS_FROM and clopper_pearson(refused, len(outcomes))[0] > HOPELESS_SHARE
 
 
 def verify_and_lower(
@@ -108,16 +145,23 @@ def verify_and_lower(
     *,
     verify_for_s: float | None = None,
     on_attempt: Callable[[int, Settings], None] = lambda _attempt, _settings: None,
+    tried_before: Story | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Story:
-    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice."""
-    tried: list[tuple[Settings, Verification]] = []
-    for attempt in range(1, ATTEMPTS_MAX + 1):
+    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice.
+
+    ``tried_before``: verifications of settings that more probing has overtaken; the story goes on from them.
+    ``enough``: asked after each verification that failed; true ends the story there.
+    """
+    tried = list(tried_before.tried) if tried_before else []
+    began = len(tried)
+    for attempt in range(began + 1, began + ATTEMPTS_MAX + 1):
         on_attempt(attempt, settings)
         first = len(traffic.attempts)
         seen = verify(traffic, inference, settings, verify_for_s=verify_for_s, attempt=attempt)
         tried.append((settings, seen))
         lower, _ = clopper_pearson(seen.throttled, seen.offered)
-        if lower <= accepted_share(settings, inference):
+        if lower <= accepted_share(settings, inference) or enough():
             break
         settings = lowered(settings, seen, inference, traffic.attempts[first:])
     return Story(tuple(tried))

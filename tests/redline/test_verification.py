@@ -228,10 +228,16 @@ def test_the_limiter_is_what_the_settings_say() -> None:
 
 @pytest.mark.parametrize(
     ("specs", "least_s"),
-    [((SlidingLog(60, 60.0),), 180.0), ((SlidingLog(9, 1.0),), 20.0), ((Concurrency(3),), 20.0), ((), 20.0)],
+    [
+        ((SlidingLog(60, 60.0),), 180.0),
+        ((SlidingLog(9, 1.0),), 90.0),
+        ((SlidingLog(9, 6.2),), 20.0),
+        ((Concurrency(3),), 20.0),
+        ((), 20.0),
+    ],
 )
 def test_the_length_follows_from_the_longest_window(specs: tuple[Spec, ...], least_s: float) -> None:
-    """Three windows, at least twenty seconds, and little more."""
+    """Three windows, at least twenty seconds; with a very short window what meets a limit per minute; little more."""
     assert least_s <= default_duration_s(inferred(*specs)) <= 1.06 * least_s
 
 

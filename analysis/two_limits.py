@@ -1,0 +1,256 @@
+"""Two limits on requests at once, a short window within a long one: which of them refused what.
+
+A call is admitted if both admit it. So each admission is evidence on both, while a refusal says only that at least
+one was full: it is explained by either. The two are fitted in turn, each with the refusals that the other may explain
+excused, until that changes nothing. Pure; times in seconds on the record's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import flight, replay, search
+from analysis.fit import Fit, fit
+from analysis.replay import ADMITTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from analysis.replay import Bools, Calls
+    from analysis.search import Hypothesis
+
+BLURRED: Final = 4.0  # times the spread: outcomes that change faster are decided by it
+BEGINNING: Final = 40  # refusals of a verification that are looked at whatever their pace
+APART_S: Final = 0.25  # blocks closer than this are one
+ROUNDS: Final = 3
+MOST_FIRSTS: Final = 4  # beginnings that are tried
+WARM: Final = 40  # hypotheses that a fit in turn starts from
+FEW: Final = 8  # hypotheses of a limit that are asked whether they explain a refusal
+FEWEST: Final = 5  # contradictions of a single limit from which on two are tried
+SUSPECT: Final = 2  # and at the end of probing: a limit that was bent to explain two of them may contradict few
+GAIN: Final = 10.0  # nats by which two limits must then be likelier
+AGAIN: Final = 2  # fits in a row that are so contradicted
+LOST: Final = 0.25  # share of the refusals that two limits may leave over while they are still being fitted
+MORE: Final = 1.5  # times the refusals before two limits are tried again
+FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
+OWN: Final = 4  # refusals that each of two limits must explain alone
+VERIFYING: Final = "verify"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two limits, the one with the shorter memory first. ``missed``: answers that both together leave unexplained."""
+
+    short: Fit
+    long: Fit
+    missed: int
+
+
+@dataclass(slots=True)
+class Doubt:
+    """Whether a single limit still does while a record grows. ``pair``: the two that explain it instead."""
+
+    pair: Pair | None = None
+    _in_a_row: int = 0
+    _tried: int = 0  # refusals of the record that two limits were last tried on
+
+    def raised(self, fitted: Fit) -> bool:
+        """Take the next fit; return whether its record is contradicted again and again, and two limits explain it."""
+        self._in_a_row = self._in_a_row + 1 if fitted.missed >= FEWEST else 0
+        if self._in_a_row >= AGAIN:
+            self._in_a_row = 0
+            self.settle(fitted)
+        return self.pair is not None
+
+    def settle(self, fitted: Fit) -> Pair | None:
+        """Return the two limits that explain a record which this single one does not; None where one will do."""
+        if self.pair is None and fitted.missed >= SUSPECT and fitted.refusals > MORE * self._tried:
+            self._tried = fitted.refusals
+            self.pair = pair(fitted.calls, fitted)
+        return self.pair
+
+
+def explained(calls: Calls, fitted: Fit) -> Bools:
+    """Return which of all refusals the limits of a fit may explain, at some arrival time that the spread allows."""
+    return _agreed(calls, fitted) & calls.throttled
+
+
+def _agreed(calls: Calls, fitted: Fit) -> Bools:
+    """Return which refusals and admissions some of the leading hypotheses may explain."""
+    whole = calls.excuse(np.zeros(len(calls), bool))
+    found = np.zeros(len(calls), bool)
+    if fitted.concurrency is not None:
+        around = flight.in_flight(whole, fitted.offsets_s)
+        found |= flight.excused(whole, around, fitted.concurrency)
+    for h in _sample(fitted):
+        record = replay.prepare(
+            whole, fitted.offsets_s, counts_refused=h.counts_refused, counts_other=h.counts_other, thin=False
+        )
+        if record.n == 0:
+            continue
+        s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+        agree = replay.agreement(record, s, h.limit) > 0.0
+        found[record.position[agree]] = True
+    return found
+
+
+def _sample(fitted: Fit) -> list[Hypothesis]:
+    """Return the best hypothesis, and those of about the same score that lie furthest from it."""
+    if not fitted.hypotheses:
+        return []
+    best = fitted.hypotheses[0]
+    alike = [h for h in fitted.hypotheses if h.score > best.score - search.PLATEAU]
+    alike.sort(key=lambda h: (h.family, h.rate_per_s))
+    step = max(1, len(alike) // (FEW - 1))
+    return [best, *alike[::step]]
+
+
+def without_overload(calls: Calls) -> Calls:
+    """Return the record with the steady overload of a verification left unasked, but for its beginning.
+
+    Where admissions and refusals take turns within the network's spread, it is the spread that decides which is which:
+    such answers are explained by any limit that is about full, and would outweigh those that tell limits apart.
+    """
+    verifying = np.array([p.startswith(VERIFYING) for p in calls.phase], bool)
+    if not verifying.any():
+        return calls
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    refused = calls.throttled[decided]
+    turns = np.flatnonzero(np.diff(refused)) + 1
+    run = np.searchsorted(turns, np.arange(len(decided)), side="right")
+    ends_s = calls.sent_s[decided[np.append(turns, len(decided)) - 1]]
+    starts_s = np.concatenate([calls.sent_s[decided[:1]], ends_s[:-1]])
+    short = (ends_s - starts_s)[run] < BLURRED * float(replay.arrival_offsets(calls)[-1])
+    late = np.cumsum(refused & verifying[decided]) > BEGINNING
+    asked = np.ones(len(calls), bool)
+    asked[decided[short & late & verifying[decided]]] = False
+    return replace(calls, asked=asked)
+
+
+def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
+    """Return the two limits that explain a record together; None where no two do clearly better than the best one.
+
+    ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them.
+    """
+    calls = without_overload(calls)
+    found: Pair | None = None
+    for first in _firsts(calls, whole):
+        made = _alternated(calls, first)
+        if made is not None and (found is None or made.missed < found.missed):
+            found = made
+        if found is not None and found.missed == 0:
+            break
+    return found if found is not None and _earned(calls, found, whole) else None
+
+
+def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
+    """Return whether two limits say clearly more than one: each has refusals of its own, and few are left over."""
+    by_short, by_long = explained(calls, found.short), explained(calls, found.long)
+    own = min(int((by_short & ~by_long).sum()), int((by_long & ~by_short).sum()))
+    if own < OWN or found.missed > _tolerated(calls):
+        return False
+    if whole is None or whole.missed - found.missed >= OWN:
+        return True
+    return found.short.score + found.long.score > whole.score + GAIN
+
+
+def _tolerated(calls: Calls) -> int:
+    return 1 + int(0.002 * len(calls))
+
+
+def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
+    """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings."""
+    verifying = np.flatnonzero([p.startswith(VERIFYING) for p in calls.phase])
+    if len(verifying):
+        calls = calls.take(np.arange(verifying[0]))
+        whole = fit(calls)
+        yield whole
+        if whole.missed == 0:
+            return
+    long = _long_blocks(calls)
+    if long.any():
+        yield fit(calls.excuse(~long))
+    ends = _beginnings(calls)
+    made: list[Fit] = []
+    low, high = 0, len(ends)
+    while low < high:
+        middle = (low + high) // 2
+        made.append(fit(calls.take(np.arange(ends[middle]))))
+        low, high = (middle + 1, high) if made[-1].missed <= 1 else (low, middle)
+    # The longest of those that one limit explains, then those that it nearly does.
+    made = sorted((m for m in made if m.best is not None), key=lambda m: (max(m.missed, 1), -len(m.calls)))
+    yield from made[:MOST_FIRSTS]
+    if whole is not None:
+        yield whole
+
+
+def _long_blocks(calls: Calls) -> Bools:
+    """Return the refusals of the blocks that lasted long, where they fall into short and long: the longer limit's."""
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    refused = calls.throttled[decided]
+    starts = np.flatnonzero(np.diff(refused, prepend=False) & refused)
+    ends = np.searchsorted(np.flatnonzero(~refused), starts)
+    closed = ends < int((~refused).sum())
+    back_s = calls.sent_s[decided[np.flatnonzero(~refused)[ends[closed]]]]
+    lasted_s = np.maximum(back_s - calls.sent_s[decided[starts[closed]]], APART_S)
+    long = np.zeros(len(calls), bool)
+    if len(lasted_s) < OWN:
+        return long
+    ranked = np.sort(lasted_s)
+    cut = int(np.argmax(ranked[1:] / ranked[:-1]))
+    block = np.searchsorted(starts, np.arange(len(decided)), side="right") - 1
+    which = np.concatenate([lasted_s > ranked[cut], np.zeros(len(starts) - len(lasted_s), bool)])
+    long[decided[refused & which[block]]] = True
+    return long
+
+
+def _beginnings(calls: Calls) -> list[int]:
+    """Return after how many calls each block but the first had begun and ended: where a beginning may be cut off."""
+    decided = np.flatnonzero(calls.throttled | (calls.outcome == ADMITTED))
+    passed = calls.outcome[decided] == ADMITTED
+    blocks = decided[np.flatnonzero(~passed[1:] & passed[:-1]) + 1]
+    apart = np.diff(calls.sent_s[blocks], prepend=-np.inf) > APART_S
+    return [int(b) for b in blocks[apart][2:]]
+
+
+def _alternated(calls: Calls, first: Fit) -> Pair | None:
+    admitted = calls.outcome == ADMITTED
+    if calls.asked is not None:
+        admitted &= calls.asked
+    most = FORBIDDEN * int(admitted.sum()) + 1
+    if int((admitted & ~_agreed(calls, first)).sum()) > most:
+        return None
+    one, made = first, None
+    for _ in range(ROUNDS):
+        other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM) if made else ())
+        if other.best is None or other.misfit.over > most:
+            return None
+        one = fit(calls.excuse(explained(calls, other)), one.leading(WARM))
+        if one.best is None:
+            return None
+        before, made = made, Pair(one, other, _missed(calls, one, other))
+        if made.missed > LOST * int(calls.throttled.sum()) + OWN:
+            return None
+        if made.missed == 0 or (before is not None and made.missed == before.missed):
+            break
+    return (
+        made
+        if made is None or memory_s(made.short) <= memory_s(made.long)
+        else Pair(made.long, made.short, made.missed)
+    )
+
+
+def _missed(calls: Calls, one: Fit, other: Fit) -> int:
+    left = calls.throttled & ~explained(calls, one) & ~explained(calls, other)
+    if calls.asked is not None:
+        left &= calls.asked
+    return int(left.sum()) + one.misfit.over + other.misfit.over
+
+
+def memory_s(fitted: Fit) -> float:
+    """Return for how long the best hypothesis remembers a call; 0 where there is none."""
+    best = fitted.best
+    return 0.0 if best is None else best.window_s or best.limit / best.rate_per_s

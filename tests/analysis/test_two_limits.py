@@ -1,0 +1,111 @@
+"""Two limits on requests in one record: which refused what, and when two are one too many."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.fit import Fit, fit
+from analysis.replay import ADMITTED, EXCUSED, REFUSED, Calls
+from analysis.two_limits import Doubt, Pair, explained, memory_s, pair, without_overload
+from analysis.virtual import Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.simulated import SimulatedTraffic
+from redline.traffic import Probe
+
+SHORT, LONG = limits.AnchoredWindow(10, 2.0), limits.SlidingLog(25, 9.0)
+
+
+def record(*specs: limits.Spec, phase: str = "fill", lumps: int = 12) -> Calls:
+    """Return lumps of 13 calls at once, a good two seconds apart: each meets the short limit, some the long one."""
+    world = World(tuple(VirtualLimit("requests", s) for s in specs), Network(0.005, 0.002), Service(0.2, 0.1))
+    traffic = SimulatedTraffic(world, seed=3)
+    rng = np.random.default_rng(3)
+    for _ in range(lumps):
+        traffic.run(Probe(phase, [0.004 * k for k in range(13)]))
+        traffic.run(Probe(phase, [0.11 * k for k in range(int(rng.integers(16, 40)))], stop_admitted=1))
+    return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def both() -> Calls:
+    """Return a record under two limits."""
+    return record(SHORT, LONG)
+
+
+@pytest.fixture(scope="module")
+def alone(both: Calls) -> Fit:
+    """Return the best single limit for it."""
+    return fit(both)
+
+
+@pytest.fixture(scope="module")
+def found(both: Calls, alone: Fit) -> Pair:
+    """Return the two limits for it."""
+    made = pair(both, alone)
+    assert made is not None
+    return made
+
+
+def test_two_limits_explain_together_what_neither_does_alone(alone: Fit, found: Pair) -> None:
+    """The shorter one first, each with its number and its window, and nothing left over."""
+    assert alone.missed >= 5
+    assert found.missed == 0
+    short, long = found.short.best, found.long.best
+    assert short is not None
+    assert long is not None
+    assert (short.limit, long.limit) == (10, 25)
+    assert short.window_s == pytest.approx(2.0, rel=0.02)
+    assert long.window_s == pytest.approx(9.0, rel=0.02)
+    assert memory_s(found.short) < memory_s(found.long)
+
+
+def test_each_refusal_is_explained_by_one_of_them(both: Calls, found: Pair) -> None:
+    """None is left, and each limit has some to itself."""
+    short, long = explained(both, found.short), explained(both, found.long)
+    refused = both.outcome == REFUSED
+    assert not (refused & ~short & ~long).any()
+    assert (short & ~long).any()
+    assert (long & ~short).any()
+    assert not (short | long)[~refused].any()
+
+
+@pytest.mark.parametrize("spec", [SHORT, limits.Random(0.2)])
+def test_no_second_limit_is_invented(spec: limits.Spec) -> None:
+    """One limit explains its record; refusals by chance are explained by no two."""
+    calls = record(spec)
+    assert pair(calls, fit(calls)) is None
+
+
+def test_doubt_asks_for_two_only_when_one_fails_again(alone: Fit) -> None:
+    """One contradicted fit may be a fit that went astray."""
+    clean = fit(record(SHORT, lumps=4))
+    doubt = Doubt()
+    assert [doubt.raised(f) for f in (clean, alone, clean, alone)] == [False] * 4
+    assert doubt.raised(alone)
+    assert doubt.settle(alone) is doubt.pair
+
+
+def test_an_excused_refusal_is_spent_and_explains_nothing(both: Calls) -> None:
+    """Excusing all leaves no refusal to fit, and excusing none gives them back."""
+    refused = both.outcome == REFUSED
+    given = both.excuse(refused)
+    assert (given.outcome[refused] == EXCUSED).all()
+    assert (given.throttled == refused).all()
+    assert fit(given).best is None
+    assert (given.excuse(np.zeros(len(both), bool)).outcome == both.outcome).all()
+
+
+def test_the_overload_of_a_verification_is_left_unasked_but_for_its_beginning() -> None:
+    """Calls that take turns within the spread say which came first, not which limit refused."""
+    calls = record(limits.TokenBucket(5.0, 5.0), lumps=40)
+    outcome = np.where(np.arange(len(calls)) % 2 == 0, ADMITTED, REFUSED)
+    sent_s = 0.001 * np.arange(len(calls))
+    turns = replace(calls, outcome=outcome, sent_s=sent_s, done_s=sent_s + 0.01)
+    assert without_overload(turns).asked is None
+    asked = without_overload(replace(turns, phase=("verify-1-rested",) * len(calls))).asked
+    assert asked is not None
+    assert asked[:80].all()
+    assert not asked[84:-1].any()
