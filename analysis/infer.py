@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.doubt import UNSEEN, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
-from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
-from analysis.result import Finding, Limit
+from analysis.result import Limit
 from analysis.search import PLATEAU, RATE_PRICE
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
+    from analysis.result import Finding
     from analysis.search import Hypothesis
     from mock_server.limits import Spec
 
@@ -47,8 +48,7 @@ def _unseen(fitted: Fit) -> tuple[float, float]:
     best = fitted.best
     if best is None or fitted.misfit.kind() is None:
         return 1.0, 1.0
-    share = min(max(fitted.misfit.share, 0.05), 0.3)
-    return 1.0 - 0.1 * share, max(1.0, fitted.misfit.highest / best.limit) * (1.0 + share)
+    return UNSEEN[0], max(UNSEEN[1], fitted.misfit.highest / best.limit)
 
 
 def _blur(fitted: Fit) -> float:
@@ -73,7 +73,8 @@ def near(fitted: Fit) -> list[Hypothesis]:
 
 def conclude_limits(fitted: Fit) -> Inference:
     """Return what the fit allows to say."""
-    identified = [_requests(fitted), _concurrency(fitted)]
+    requests, findings = _requests(fitted)
+    identified = [requests, _concurrency(fitted)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
     spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
@@ -81,19 +82,12 @@ def conclude_limits(fitted: Fit) -> Inference:
     points = tuple((q, float(np.quantile(fitted.offsets_s - fitted.offsets_s[0], q))) for q in share)
     return Inference(
         identified=tuple(identified),
-        findings=_findings(fitted),
+        findings=findings,
         spread_s=spread,
         latency=_latency(calls),
         error_rate=failed,
         spread_at=points,
     )
-
-
-def _findings(fitted: Fit) -> tuple[Finding, ...]:
-    if fitted.best is None or by_chance(fitted):
-        return ()
-    found = finding_of(fitted.misfit)
-    return (found,) if found else ()
 
 
 def _latency(calls: Calls) -> Latency | None:
@@ -123,16 +117,28 @@ def _concurrency(fitted: Fit) -> Identified:
     )
 
 
-def _requests(fitted: Fit) -> Identified:
-    doubt = _contradiction(fitted)
-    if doubt is not None:
-        return Identified(doubt)
+def _requests(fitted: Fit) -> tuple[Identified, tuple[Finding, ...]]:
+    """Return the limit on requests with what else the record shows: nothing where an exact limiter explains it."""
     best = fitted.best
+    chance = by_chance(fitted)
+    kind = fitted.misfit.kind()
+    if best is not None and _gave_back(fitted) and (chance or kind is not None):
+        doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))))
+        if doubt.shared or (kind is not None and not chance):
+            return said(doubt, _exact(fitted, best), _unexplained(fitted))
+    contradiction = _contradiction(fitted)
+    if contradiction is not None:
+        return Identified(contradiction), ()
     if best is None:
-        return Identified(_unmet(fitted))
+        return Identified(_unmet(fitted)), ()
     if not _gave_back(fitted):
         reason = f"the limit was met after {best.limit:g} calls and gave nothing back while it was watched"
-        return Identified(Limit(metric="requests", state="unresolved", reason=reason))
+        return Identified(Limit(metric="requests", state="unresolved", reason=reason)), ()
+    return _exact(fitted, best), ()
+
+
+def _exact(fitted: Fit, best: Hypothesis) -> Identified:
+    """Return the limit that the best exact limiter is."""
     close = near(fitted)
     ranked = fitted.probabilities()
     bucket = best.window_s is None
@@ -189,15 +195,17 @@ def _contradiction(fitted: Fit) -> Limit | None:
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
         )
-    kind = fitted.misfit.kind()
-    if missed > max(3.0, MOST_MISSED * decided) or (fitted.best is not None and kind in {"replicas", "drift"}):
-        return Limit(
-            metric="requests",
-            state="unresolved",
-            reason=f"{missed} of {decided} answers contradict the best explanation: others may use the same quota, "
-            "replicas may count apart, or the limit may have changed",
-        )
+    if missed > max(3.0, MOST_MISSED * decided):
+        return Limit(metric="requests", state="unresolved", reason=_unexplained(fitted))
     return None
+
+
+def _unexplained(fitted: Fit) -> str:
+    decided = fitted.refusals + int(np.sum(fitted.calls.outcome == ADMITTED))
+    return (
+        f"{fitted.missed} of {decided} answers contradict the best explanation: others may use the same quota, "
+        "replicas may count apart, or the limit may have changed"
+    )
 
 
 def by_chance(fitted: Fit) -> bool:

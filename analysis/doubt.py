@@ -1,0 +1,175 @@
+"""What may be said where the record contradicts every exact limiter: findings, wider intervals, or no number.
+
+Others on the same quota and counters that count apart are told as findings. A number is given only where the causes
+that remain agree on it, with an interval for what others use, and only for the windows that people choose most: a
+wrong window that fits the noise is hardly ever one of them. Where no number is given the settings still need limits
+to keep: those come from the more cautious cause, weighted by how well they explain the record.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from analysis.estimate import Identified
+from analysis.misfit import LEAST_SHARE, MOST_SHARE, finding_of
+from analysis.replay import OUTLIER
+from analysis.result import Finding, Limit
+from analysis.sharing import Shared, explain
+
+if TYPE_CHECKING:
+    from analysis.fit import Fit
+    from analysis.misfit import Misfit
+    from analysis.sharing import Sharing
+    from mock_server.limits import Spec
+
+COMMON_WINDOWS_S: Final = (1.0, 10.0, 60.0, 3600.0)
+CLOSE: Final = 0.04  # relative distance of a window from such a one: what others use blurs recoveries, too
+UNSEEN: Final = (0.985, 1.22)  # an edge lies that much below the limit beside others who use up to a fifth of it
+SLOPE: Final = (0.9, 1.12)  # and a slope, which allows for them, to both sides
+AGREED: Final = 0.1  # relative difference of two rates that are told as one
+APART: Final = 5.0  # nats by which one cause must explain more than the other to be told alone,
+APART_SHARE: Final = 0.03  # and as a share of what neither explains: both are simpler than the world is
+EXPLAINED: Final = 0.5  # share of what chance leaves that an explanation with a number must account for
+
+Particles = tuple[tuple[float, "Spec"], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why the exact limiter is in doubt, and how well the causes explain the record."""
+
+    misfit: Misfit
+    sharing: Sharing
+    shared: bool  # whether a slope explains the record better than an edge, or than chance, do
+    exact: float  # log posterior of the best edge, contradictions counted in full
+    chance: float  # log likelihood of mere chance
+
+    @property
+    def lead(self) -> float:
+        """By how much replicas explain more than others do, in units of what tells the two apart."""
+        return self.sharing.lead_of_replicas() / (APART + APART_SHARE * abs(self.sharing.score))
+
+    @property
+    def explained(self) -> float:
+        """The share of what chance leaves that the best explanation accounts for."""
+        return 1.0 - max(self.exact, self.sharing.score) / min(self.chance, -1.0)
+
+
+def doubt_of(fitted: Fit, chance: float) -> Doubt:
+    """Look for the cause of what no exact limiter explains. ``chance``: log likelihood of mere chance."""
+    best, misfit = fitted.best, fitted.misfit
+    sharing = explain(fitted)
+    exact = min(best.score if best else 0.0, misfit.total * math.log(OUTLIER))
+    return Doubt(misfit, sharing, sharing.beats(exact, chance), exact, chance)
+
+
+def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tuple[Finding, ...]]:
+    """Return the limit on requests and the findings. ``exact``: the limit if the best edge were believed."""
+    findings = _findings(doubt)
+    agreed = _agreed(doubt)
+    if agreed:
+        return Identified(_limit_of(agreed, exact.limit), _particles(doubt, agreed)), findings
+    if not doubt.shared and doubt.misfit.kind() == "background" and _believed(doubt, exact.limit.window_s):
+        return Identified(_beside(exact.limit), exact.particles), findings
+    half = tuple((0.5 * weight, spec) for weight, spec in (*doubt.sharing.particles(), *exact.particles))
+    return Identified(Limit(metric="requests", state="unresolved", reason=reason), half), findings
+
+
+def _findings(doubt: Doubt) -> tuple[Finding, ...]:
+    """Return what seems to be the cause; both where the record does not tell them apart."""
+    told = finding_of(doubt.misfit)
+    if not doubt.shared:
+        return (told,) if told else ()
+    counted = f"{doubt.misfit.total} answers contradict an exact limit"
+    either = -1.0 < doubt.lead < 1.0
+    found: list[Finding] = []
+    if doubt.lead < 1.0:
+        share = doubt.sharing.others[0].slope.share
+        cause = "others on the same quota explain them" + (", or servers that count apart do" if either else "")
+        value = None if either else max(share, LEAST_SHARE)
+        ci95 = None if either else (0.0, MOST_SHARE)
+        found.append(Finding(kind="background", value=value, ci95=ci95, text=f"{counted}; {cause}"))
+    if doubt.lead > -1.0:
+        places, fewest, most = doubt.sharing.places()
+        cause = f"{fewest} to {most} servers that count apart explain them" + (", or others do" if either else "")
+        ci95 = (float(fewest), float(most))
+        found.append(Finding(kind="replicas", value=float(places), ci95=ci95, text=f"{counted}; {cause}"))
+    return tuple(found)
+
+
+def _agreed(doubt: Doubt) -> tuple[Shared, ...]:
+    """Return the explanations that give the same number, best first; none where they do not, or are not believed."""
+    if not doubt.shared or doubt.lead >= 1.0:
+        return ()
+    others = doubt.sharing.others[0]
+    if doubt.lead <= -1.0:
+        return (others,) if _believed(doubt, others.window_s) else ()
+    both = sorted((others, doubt.sharing.replicas[0]), key=lambda m: -m.score)
+    alike = abs(both[0].rate_per_s / both[1].rate_per_s - 1.0) < AGREED and both[0].family == both[1].family
+    return tuple(both) if alike and all(_believed(doubt, m.window_s) for m in both) else ()
+
+
+def _believed(doubt: Doubt, window_s: float | None) -> bool:
+    return doubt.explained > EXPLAINED and (window_s is None or _common(window_s) is not None)
+
+
+def _common(window_s: float) -> float | None:
+    """Return the common window that this one is about; None where it is none."""
+    return next((w for w in COMMON_WINDOWS_S if abs(window_s / w - 1.0) < CLOSE), None)
+
+
+def _limit_of(agreed: tuple[Shared, ...], exact: Limit) -> Limit:
+    """Return the limit that slopes tell, as wide as they differ and as slopes are wide."""
+    best = agreed[0]
+    rates = [m.rate_per_s * 60.0 for m in agreed]
+    window_s = best.window_s
+    common = None if window_s is None else _common(window_s)
+    whole = None if common is None else float(round(best.rate_per_s * common))
+    ci95 = None if whole is None else _around(whole, SLOPE)
+    return msgspec.structs.replace(
+        exact,
+        family=best.family,
+        family_probability=None,
+        also_possible=(),
+        limit=whole,
+        limit_ci95=ci95,
+        window_s=common,
+        window_s_ci95=_both(window_s, common),
+        phase_s=None,
+        burst=float(best.slope.limit),
+        burst_ci95=ci95,
+        rate_per_min=rates[0],
+        rate_per_min_ci95=(SLOPE[0] * min(rates), SLOPE[1] * max(rates)),
+        counts_refused=best.counts_refused,
+    )
+
+
+def _beside(exact: Limit) -> Limit:
+    """Return the limit of the best edge (whose interval allows for others), with what others blur left open."""
+    if exact.window_s is None or exact.window_s_ci95 is None:
+        return msgspec.structs.replace(exact, burst_ci95=None)
+    common = _common(exact.window_s)
+    low, high = _both(exact.window_s, common) or exact.window_s_ci95
+    ci95 = (min(low, exact.window_s_ci95[0]), max(high, exact.window_s_ci95[1]))
+    return msgspec.structs.replace(exact, window_s_ci95=ci95)
+
+
+def _both(window_s: float | None, common: float | None) -> tuple[float, float] | None:
+    if window_s is None or common is None:
+        return None
+    return 0.995 * min(window_s, common), 1.005 * max(window_s, common)
+
+
+def _around(whole: float, factors: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval of a whole number: never without its neighbours."""
+    return float(min(whole - 1.0, math.floor(whole * factors[0]))), float(max(whole + 1, math.ceil(whole * factors[1])))
+
+
+def _particles(doubt: Doubt, agreed: tuple[Shared, ...]) -> Particles:
+    if len(agreed) > 1 or doubt.lead > -1.0:
+        return doubt.sharing.particles()
+    return replace(doubt.sharing, replicas=doubt.sharing.others).particles()
