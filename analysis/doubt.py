@@ -43,10 +43,16 @@ class Doubt:
     """Why the exact limiter is in doubt, and how well the causes explain the record."""
 
     misfit: Misfit
+    fewest: int  # contradictions that are no accident
     sharing: Sharing
     shared: bool  # whether a slope explains the record better than an edge, or than chance, do
     exact: float  # log posterior of the best edge, contradictions counted in full
     chance: float  # log likelihood of mere chance
+
+    @property
+    def kind(self) -> str | None:
+        """What the contradictions of the best edge alone look like."""
+        return self.misfit.kind(self.fewest)
 
     @property
     def lead(self) -> float:
@@ -59,12 +65,12 @@ class Doubt:
         return 1.0 - max(self.exact, self.sharing.score) / min(self.chance, -1.0)
 
 
-def doubt_of(fitted: Fit, chance: float) -> Doubt:
+def doubt_of(fitted: Fit, chance: float, fewest: int) -> Doubt:
     """Look for the cause of what no exact limiter explains. ``chance``: log likelihood of mere chance."""
     best, misfit = fitted.best, fitted.misfit
     sharing = explain(fitted)
     exact = min(best.score if best else 0.0, misfit.total * math.log(OUTLIER))
-    return Doubt(misfit, sharing, sharing.beats(exact, chance), exact, chance)
+    return Doubt(misfit, fewest, sharing, sharing.beats(exact, chance), exact, chance)
 
 
 def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tuple[Finding, ...]]:
@@ -73,7 +79,7 @@ def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tupl
     agreed = _agreed(doubt)
     if agreed:
         return Identified(_limit_of(agreed, exact.limit), _particles(doubt, agreed)), findings
-    if not doubt.shared and doubt.misfit.kind() == "background" and _believed(doubt, exact.limit.window_s):
+    if not doubt.shared and doubt.kind == "background" and _believed(doubt, exact.limit.window_s):
         return Identified(_beside(exact.limit), exact.particles), findings
     half = tuple((0.5 * weight, spec) for weight, spec in (*doubt.sharing.particles(), *exact.particles))
     return Identified(Limit(metric="requests", state="unresolved", reason=reason), half), findings
@@ -81,7 +87,7 @@ def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tupl
 
 def _findings(doubt: Doubt) -> tuple[Finding, ...]:
     """Return what seems to be the cause; both where the record does not tell them apart."""
-    told = finding_of(doubt.misfit)
+    told = finding_of(doubt.misfit, doubt.fewest)
     if not doubt.shared:
         return (told,) if told else ()
     counted = f"{doubt.misfit.total} answers contradict an exact limit"
@@ -91,7 +97,7 @@ def _findings(doubt: Doubt) -> tuple[Finding, ...]:
         share = doubt.sharing.others[0].slope.share
         cause = "others on the same quota explain them" + (", or servers that count apart do" if either else "")
         value = None if either else max(share, LEAST_SHARE)
-        ci95 = None if either else (0.0, MOST_SHARE)
+        ci95 = None if either else (0.0, min(1.5 * share, MOST_SHARE))
         found.append(Finding(kind="background", value=value, ci95=ci95, text=f"{counted}; {cause}"))
     if doubt.lead > -1.0:
         places, fewest, most = doubt.sharing.places()

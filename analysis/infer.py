@@ -6,11 +6,13 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from analysis.doubt import UNSEEN, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
+from analysis.misfit import FEWEST
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Limit
 from analysis.search import PLATEAU, RATE_PRICE
@@ -23,30 +25,47 @@ if TYPE_CHECKING:
 
 LEAST_BLUR = 0.0005
 FEWEST_REFUSALS = 8  # fewer say nothing about chance
+FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
+FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
+ACCEPTED = 0.001  # share of refusals that the settings are made for
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
 
 def infer(calls: Calls) -> Inference:
-    """Explain a finished record (phases named ``verify…`` left out) and say what follows."""
-    probes = calls.where([not p.startswith("verify") for p in calls.phase])
-    return conclude_limits(fit(probes))
+    """Explain a finished record and say what follows.
+
+    Phases named ``verify…`` are left out, unless the first verification contradicts what probing said: calls that were
+    refused although the settings kept to every limit are evidence of what probing did not see.
+    """
+    probed = calls.where([not phase.startswith("verify") for phase in calls.phase])
+    if not contradicted(calls):
+        return conclude_limits(fit(probed))
+    first = calls.where([not phase.startswith("verify") or phase.startswith(FIRST_PROOF) for phase in calls.phase])
+    return conclude_limits(fit(first), FEWEST_PROVEN)
 
 
-def rate_interval(fitted: Fit) -> tuple[float, float]:
+def contradicted(calls: Calls) -> bool:
+    """Return whether more of the first verification was refused than settings allow, at 95 % confidence."""
+    proof = calls.where([phase.startswith(FIRST_PROOF) for phase in calls.phase])
+    refused = int(np.sum(proof.outcome == REFUSED))
+    return refused > 0 and float(special.betaincinv(refused, len(proof) - refused + 1, 0.05)) > ACCEPTED
+
+
+def rate_interval(fitted: Fit, fewest: int = FEWEST) -> tuple[float, float]:
     """Return the range (per second) of the rates that explain the record almost as well as the best one."""
     rates = [h.rate_per_s for h in near(fitted)]
-    low, high = _unseen(fitted)
+    low, high = _unseen(fitted, fewest)
     return min(rates) * (1.0 - _blur(fitted)) * low, max(rates) * (1.0 + _blur(fitted)) * high
 
 
-def _unseen(fitted: Fit) -> tuple[float, float]:
+def _unseen(fitted: Fit, fewest: int) -> tuple[float, float]:
     """Return the factors by which limits may lie lower and higher, for what others used of them unseen.
 
     What others use is missing from the best limit in most windows: the limit itself is at least the most that was let
     in, and may be higher by what they use, which changes from window to window.
     """
     best = fitted.best
-    if best is None or fitted.misfit.kind() is None:
+    if best is None or fitted.misfit.kind(fewest) is None:
         return 1.0, 1.0
     return UNSEEN[0], max(UNSEEN[1], fitted.misfit.highest / best.limit)
 
@@ -71,9 +90,9 @@ def near(fitted: Fit) -> list[Hypothesis]:
     return [h for h in fitted.hypotheses if h.score > top - PLATEAU or h.evidence > plain - PLATEAU]
 
 
-def conclude_limits(fitted: Fit) -> Inference:
-    """Return what the fit allows to say."""
-    requests, findings = _requests(fitted)
+def conclude_limits(fitted: Fit, fewest: int = FEWEST) -> Inference:
+    """Return what the fit allows to say. ``fewest``: contradictions that are no accident."""
+    requests, findings = _requests(fitted, fewest)
     identified = [requests, _concurrency(fitted)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
@@ -117,15 +136,15 @@ def _concurrency(fitted: Fit) -> Identified:
     )
 
 
-def _requests(fitted: Fit) -> tuple[Identified, tuple[Finding, ...]]:
+def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests with what else the record shows: nothing where an exact limiter explains it."""
     best = fitted.best
     chance = by_chance(fitted)
-    kind = fitted.misfit.kind()
+    kind = fitted.misfit.kind(fewest)
     if best is not None and _gave_back(fitted) and (chance or kind is not None):
-        doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))))
+        doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
-            return said(doubt, _exact(fitted, best), _unexplained(fitted))
+            return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted))
     contradiction = _contradiction(fitted)
     if contradiction is not None:
         return Identified(contradiction), ()
@@ -134,10 +153,10 @@ def _requests(fitted: Fit) -> tuple[Identified, tuple[Finding, ...]]:
     if not _gave_back(fitted):
         reason = f"the limit was met after {best.limit:g} calls and gave nothing back while it was watched"
         return Identified(Limit(metric="requests", state="unresolved", reason=reason)), ()
-    return _exact(fitted, best), ()
+    return _exact(fitted, best, fewest), ()
 
 
-def _exact(fitted: Fit, best: Hypothesis) -> Identified:
+def _exact(fitted: Fit, best: Hypothesis, fewest: int) -> Identified:
     """Return the limit that the best exact limiter is."""
     close = near(fitted)
     ranked = fitted.probabilities()
@@ -147,8 +166,8 @@ def _exact(fitted: Fit, best: Hypothesis) -> Identified:
     phase = None
     if best.phase_s is not None and best.window_s is not None and offset is not None:
         phase = (best.phase_s + offset[0]) % best.window_s
-    rates, blur = rate_interval(fitted), _blur(fitted)
-    lower, higher = _unseen(fitted)
+    rates, blur = rate_interval(fitted, fewest), _blur(fitted)
+    lower, higher = _unseen(fitted, fewest)
     bursts = [
         float(math.floor(min(h.limit for h in same) * lower)),
         float(math.ceil(max(h.limit for h in same) * higher)),

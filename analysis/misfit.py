@@ -58,9 +58,12 @@ class Misfit:
         """The median room left at an early refusal, as a share of the limit."""
         return float(np.median(self.room)) if self.room else 0.0
 
-    def kind(self) -> str | None:
-        """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record."""
-        if self.total < FEWEST:
+    def kind(self, fewest: int = FEWEST) -> str | None:
+        """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record.
+
+        ``fewest``: contradictions that are no accident.
+        """
+        if self.total < fewest:
             return "background" if self.loss > max(LOSS, LOSS_SHARE * self.refusals) else None
         if self.total < MANY:
             return "background"
@@ -87,14 +90,14 @@ def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
     )
 
 
-def finding_of(misfit: Misfit) -> Finding | None:
+def finding_of(misfit: Misfit, fewest: int = FEWEST) -> Finding | None:
     """Tell what the contradictions say; ``value`` is a share of the limit where it is known."""
     counted = f"{misfit.total} answers contradict an exact limit"
-    match misfit.kind():
+    match misfit.kind(fewest):
         case "background":
             share = min(max(misfit.share, LEAST_SHARE), MOST_SHARE)
             text = f"{counted}: others seem to use about {share:.0%} of the same quota, or servers count apart"
-            return Finding(kind="background", value=share, ci95=(0.0, MOST_SHARE), text=text)
+            return Finding(kind="background", value=share, ci95=(0.0, _most(misfit, share)), text=text)
         case "replicas":
             text = f"{counted}, most of them long before it was used up: several servers seem to count apart"
             return Finding(kind="replicas", value=None, text=text)
@@ -103,3 +106,9 @@ def finding_of(misfit: Misfit) -> Finding | None:
             return Finding(kind="drift", value=None, text=text)
         case _:
             return None
+
+
+def _most(misfit: Misfit, share: float) -> float:
+    """Return the most that others may use: what was left at nearly all early refusals, or twice the usual part."""
+    deepest = float(np.quantile(misfit.room, 0.975)) if misfit.room else 0.0
+    return min(max(deepest, 2.0 * share), MOST_SHARE)

@@ -7,7 +7,7 @@ causes often look alike; then both are said, and nothing is said about numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_SHAPES: Final = 150  # of a family that are looked at
 KEPT: Final = 12  # and that are judged closely
+DECISIONS: Final = 5000  # of a long record that are looked at
 BATCH: Final = 200_000  # decisions times shapes that are laid out at once
 BETTER: Final = 10.0  # nats by which a slope must explain more than an edge does: it has two parameters more
 CHANCE_SHARE: Final = 0.1  # and than chance does, as a share of what chance leaves: so many shapes are tried
@@ -144,10 +145,26 @@ def _promising(fitted: Fit, record: Record, family: str, seen: Structure) -> lis
 
 
 def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -> Iterable[tuple[Shape, Counts]]:
-    quick = replay.at_middle(record)
+    quick = _sampled(replay.at_middle(record))
     guess = float(seen.lumps.max()) if len(seen.lumps) else 1.0
     size = max(1, BATCH // max(1, quick.at_s.size))
     for first in range(0, len(shapes), size):
         part = shapes[first : first + size]
         for shape, row in zip(part, search.statistic(quick, family, part, guess)[:, 0], strict=True):
-            yield shape, slopes.counts(row, quick.admitted)
+            yield shape, slopes.counts(row, quick.admitted, record.n / quick.n)
+
+
+def _sampled(record: Record) -> Record:
+    """Return the record with at most `DECISIONS` of its decisions, whatever their outcome: slopes are smooth."""
+    if record.n <= DECISIONS:
+        return record
+    kept = np.sort(np.random.default_rng(0).choice(record.n, DECISIONS, replace=False))
+    return replace(
+        record,
+        sent_s=record.sent_s[kept],
+        admitted=record.admitted[kept],
+        cost=record.cost[kept],
+        at_s=record.at_s[:, kept],
+        before=record.before[:, kept],
+        position=record.position[kept],
+    )

@@ -69,14 +69,14 @@ class Counts:
         return float(self.admitted @ np.log1p(-chance) + self.refused @ np.log(chance))
 
 
-def counts(statistic: Floats, admitted: Bools) -> Counts:
-    """Return the decisions of one shape, by the value of its ``statistic``."""
+def counts(statistic: Floats, admitted: Bools, each: float = 1.0) -> Counts:
+    """Return the decisions of one shape, by the value of its ``statistic``. ``each``: how many one stands for."""
     step = max(1.0, float(statistic.max()) / BINS)
     index = np.floor(np.maximum(statistic, 0.0) / step + 1e-9).astype(np.int64)
     size = int(index.max()) + 1
-    passed = np.bincount(index[admitted], minlength=size).astype(float)
-    refused = np.bincount(index[~admitted], minlength=size).astype(float)
-    return Counts((np.arange(size) + (0.5 if step > 1.0 else 0.0)) * step, passed, refused)
+    held = (np.arange(size) + (0.5 if step > 1.0 else 0.0)) * step
+    passed, refused = (np.bincount(index[chosen], minlength=size) * each for chosen in (admitted, ~admitted))
+    return Counts(*(np.asarray(values, dtype=float) for values in (held, passed, refused)))
 
 
 def rough(table: Counts) -> float:
@@ -126,4 +126,4 @@ def _filling(places: int, each: int) -> tuple[Floats, Floats]:
     later = np.maximum(arrivals - each + 1.0, 1e-9)
     full = np.where(arrivals >= each, special.betainc(each, later, 1.0 / places), 0.0)
     passed = np.cumsum((1.0 - (full[1:] + full[:-1]) / 2.0) * np.diff(arrivals))
-    return np.minimum(np.concatenate([[0.0], passed]), total), full
+    return np.minimum(np.concatenate([[0.0], passed]), float(total)), full

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analysis import replay
-from analysis.infer import infer
+from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
 from analysis.replay import Calls
 from redline.prober import CalibrationOptions, Prober
@@ -35,7 +35,7 @@ __all__ = ["Calibration", "CalibrationOptions", "calibrate"]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What came out. ``ended``: completed | budget | unresolved."""
+    """What came out. ``ended``: completed | budget | unresolved (nothing is known that settings could keep to)."""
 
     inference: Inference
     settings: Settings | None
@@ -58,9 +58,8 @@ def calibrate(
         ended = "budget"
     probed_s, probed_calls = traffic.now_s(), len(traffic.attempts)
     # The same function of the record that `redline analyze` applies later, so that both say the same.
-    inference = infer(Calls.from_attempts(traffic.attempts, now_s=probed_s, answer_s=replay.SILENCE_S))
-    states = {found.limit.state for found in inference.identified}
-    if ended == "completed" and "unresolved" in states:
+    inference = _inferred(traffic)
+    if ended == "completed" and any(found.unknown for found in inference.identified):
         ended = "unresolved"
     passed = any(a.outcome == "admitted" for a in traffic.attempts)
     if ended != "completed" or not passed:
@@ -68,17 +67,33 @@ def calibrate(
     settings = recommend(inference, max_throttled=options.max_throttled)
     if not options.verify:
         return Calibration(inference, settings, None, ended, (settings,), probed_s, probed_calls)
-    story, ended = _verified(traffic, inference, settings, options, prober)
+    story, ended, inference = _verified(traffic, inference, settings, options, prober)
     if story is None:
         return Calibration(inference, settings, None, ended, (settings,), probed_s, probed_calls)
     tried = tuple(shown for shown, _ in story.tried)
     return Calibration(inference, story.settings, story.verification, ended, tried, probed_s, probed_calls)
 
 
+def _inferred(traffic: Traffic) -> Inference:
+    """Explain the record so far."""
+    return infer(_calls(traffic))
+
+
+def _calls(traffic: Traffic) -> Calls:
+    return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=replay.SILENCE_S)
+
+
 def _verified(
     traffic: Traffic, inference: Inference, settings: Settings, options: CalibrationOptions, prober: Prober
-) -> tuple[Story | None, str]:
-    """Let the recommended limiter drive the traffic; returns the story and how it ended."""
+) -> tuple[Story | None, str, Inference]:
+    """Let the recommended limiter drive the traffic; returns the story, how it ended, and what is known by then."""
+    again: list[Inference] = []
+
+    def rethink() -> Settings:
+        again.append(_inferred(traffic))
+        return recommend(again[0], max_throttled=options.max_throttled)
+
+    story, ended = None, "completed"
     try:
         story = verify_and_lower(
             traffic,
@@ -86,7 +101,10 @@ def _verified(
             settings,
             verify_for_s=options.verify_for_s,
             on_attempt=lambda attempt, _: prober.note(f"verification {attempt}"),
+            rethink=rethink,
         )
     except BudgetEndedError:
-        return None, "budget"
-    return story, "completed"
+        ended = "budget"
+    if contradicted(_calls(traffic)):
+        inference = again[0] if again else _inferred(traffic)
+    return story, ended, inference

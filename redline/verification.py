@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 3  # the first, and at most two with lowered settings
 LEAST_S = 20.0
+# Few calls show little: so many are asked for, as long as that takes no longer than this.
+ENOUGH_CALLS = 100
+LONGER_S = 90.0
+UNEXPLAINED_STEP = 0.75  # share of the rate that is given up where nothing explains the refusals
 UNMET_LEAST_S = 63.0
 # Three windows are asked for, in two halves; a twentieth more covers what the starts lose.
 WINDOWS = 3.15
@@ -74,6 +78,12 @@ def default_duration_s(inference: Inference) -> float:
     return max(UNMET_LEAST_S if unmet else LEAST_S, WINDOWS * longest_memory_s(inference))
 
 
+def _enough_s(settings: Settings) -> float:
+    """Return how long a slow limiter is watched: others on the quota do not show in a handful of calls."""
+    rpm = settings.requests_per_minute
+    return min(LONGER_S, 60.0 * ENOUGH_CALLS / rpm) if rpm else 0.0
+
+
 def verify(
     traffic: Traffic,
     inference: Inference,
@@ -83,19 +93,21 @@ def verify(
     max_throttled: float | None = None,
     attempt: int = 1,
 ) -> Verification:
-    """Drive the settings' limiter for ``verify_for_s`` (None: `default_duration_s`) and judge what came back.
+    """Drive the settings' limiter for ``verify_for_s`` and judge what came back.
 
+    Without ``verify_for_s`` it is `default_duration_s`, or longer where few calls leave in that time.
     ``max_throttled`` overrides the share that the settings were made for. A length that does not cover three
     windows is kept to, but cannot pass. Raises what `Traffic` raises.
     """
     if max_throttled is not None:
         settings = msgspec.structs.replace(settings, max_throttled=max_throttled)
-    duration_s = default_duration_s(inference) if verify_for_s is None else verify_for_s
+    if verify_for_s is None:
+        verify_for_s = max(default_duration_s(inference), _enough_s(settings))
     traffic.sleep_until(rested_at_s(traffic.attempts, inference))
     first = len(traffic.attempts)
     start_s: float | None = None
     for start in (RESTED, FULL):
-        pacing = pacing_for(settings, inference, duration_s / 2.0, phase_name(attempt, start), start_s)
+        pacing = pacing_for(settings, inference, verify_for_s / 2.0, phase_name(attempt, start), start_s)
         traffic.pace(pacing)
         start_s = _refilled_at_s(traffic, pacing)
     return judge_attempts(traffic.attempts[first:], inference, settings, attempt)
@@ -108,8 +120,13 @@ def verify_and_lower(
     *,
     verify_for_s: float | None = None,
     on_attempt: Callable[[int, Settings], None] = lambda _attempt, _settings: None,
+    rethink: Callable[[], Settings] | None = None,
 ) -> Story:
-    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice."""
+    """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice.
+
+    ``rethink`` gives the settings that the record recommends with the first verification in it: what is tried next is
+    never above them.
+    """
     tried: list[tuple[Settings, Verification]] = []
     for attempt in range(1, ATTEMPTS_MAX + 1):
         on_attempt(attempt, settings)
@@ -119,8 +136,23 @@ def verify_and_lower(
         lower, _ = clopper_pearson(seen.throttled, seen.offered)
         if lower <= accepted_share(settings, inference):
             break
-        settings = lowered(settings, seen, inference, traffic.attempts[first:])
+        if attempt < ATTEMPTS_MAX:
+            settings = lowered(settings, seen, inference, traffic.attempts[first:])
+            settings = _lower_of(settings, rethink()) if rethink and attempt == 1 else settings
     return Story(tuple(tried))
+
+
+def _lower_of(settings: Settings, other: Settings) -> Settings:
+    """Return the settings with the lower rate and the fewer places of the two."""
+    rpm = _least(settings.requests_per_minute, other.requests_per_minute)
+    places = _least(settings.max_concurrency, other.max_concurrency)
+    return msgspec.structs.replace(
+        settings, requests_per_minute=rpm, max_concurrency=None if places is None else int(places)
+    )
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return min((value for value in (one, other) if value is not None), default=None)
 
 
 def lowered(settings: Settings, seen: Verification, inference: Inference, attempts: list[Attempt]) -> Settings:
@@ -128,12 +160,14 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
 
     The rate goes down by the share that was refused, at its upper 95 % bound, and by at least one call per window
     of the slowest limit; the burst to one call; the warm-up's start with the rate. Where there was no rate, what
-    passed becomes one. Places in flight: see `_fewer_places`.
+    passed becomes one. Where no limit explains the refusals the step is large, since nothing says how far to go.
+    Places in flight: see `_fewer_places`.
     """
-    share = min(0.5, seen.throttled_rate_upper95)
+    share = max(UNEXPLAINED_STEP if _unexplained(inference) else 0.0, min(0.5, seen.throttled_rate_upper95))
     rpm = settings.requests_per_minute
     if rpm is None:
-        changes: dict[str, object] = {"requests_per_minute": rounded_down(seen.goodput_per_min), "burst": 1.0}
+        kept = 1.0 - UNEXPLAINED_STEP if _unexplained(inference) else 1.0
+        changes: dict[str, object] = {"requests_per_minute": rounded_down(kept * seen.goodput_per_min), "burst": 1.0}
     else:
         calls = rpm / 60.0 * longest_memory_s(inference)
         share = max(share, 1.0 / calls) if calls > 2.0 else share  # noqa: PLR2004 - of two calls none can be taken
@@ -145,6 +179,12 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
     if settings.max_concurrency is not None:
         changes["max_concurrency"] = _fewer_places(settings.max_concurrency, inference, attempts)
     return msgspec.structs.replace(settings, **changes)
+
+
+def _unexplained(inference: Inference) -> bool:
+    """Return whether the record's refusals have no cause that a number could be put to."""
+    states = {f.limit.state for f in inference.identified if f.limit.metric == "requests"}
+    return bool(states & {"unresolved", "random"})
 
 
 def _fewer_places(places: int, inference: Inference, attempts: list[Attempt]) -> int:
