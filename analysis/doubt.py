@@ -9,7 +9,7 @@ to keep: those come from the more cautious cause, weighted by how well they expl
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 COMMON_WINDOWS_S: Final = (1.0, 10.0, 60.0, 3600.0)
 CLOSE: Final = 0.04  # relative distance of a window from such a one: what others use blurs recoveries, too
+NEIGHBOUR: Final = 0.06  # and of one that an exact limiter with an odd window may stand for
 UNSEEN: Final = (0.985, 1.22)  # an edge lies that much below the limit beside others who use up to a fifth of it
-SLOPE: Final = (0.9, 1.12)  # and a slope, which allows for them, to both sides
+SLOPE: Final = (0.91, 1.08)  # and slopes, which allow for them, are right to so much beyond their own range
 AGREED: Final = 0.1  # relative difference of two rates that are told as one
-APART: Final = 5.0  # nats by which one cause must explain more than the other to be told alone,
-APART_SHARE: Final = 0.03  # and as a share of what neither explains: both are simpler than the world is
+APART: Final = 8.0  # nats by which one cause must explain more than the other to be told alone,
+APART_SHARE: Final = 0.05  # and as a share of what neither explains: both are simpler than the world is
 EXPLAINED: Final = 0.5  # share of what chance leaves that an explanation with a number must account for
 
 Particles = tuple[tuple[float, "Spec"], ...]
@@ -78,18 +79,36 @@ def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tupl
     findings = _findings(doubt)
     agreed = _agreed(doubt)
     if agreed:
-        return Identified(_limit_of(agreed, exact.limit), _particles(doubt, agreed)), findings
+        return Identified(_limit_of(doubt, agreed, exact.limit), _particles(doubt, agreed)), findings
     if not doubt.shared and doubt.kind == "background" and _believed(doubt, exact.limit.window_s):
         return Identified(_beside(exact.limit), exact.particles), findings
-    half = tuple((0.5 * weight, spec) for weight, spec in (*doubt.sharing.particles(), *exact.particles))
+    half = tuple((0.5 * weight, spec) for weight, spec in (*_cautious(doubt.sharing), *exact.particles))
     return Identified(Limit(metric="requests", state="unresolved", reason=reason), half), findings
+
+
+def beside_common(limit: Limit) -> Limit:
+    """Return a measured limit whose odd window is next to a common one, with an interval that holds that one, too.
+
+    Such a window is rare, and a limit that moved a little while it was probed looks just like it.
+    """
+    if limit.window_s is None or limit.window_s_ci95 is None or limit.rate_per_min_ci95 is None or not limit.limit:
+        return limit
+    common = next((w for w in COMMON_WINDOWS_S if 0.0 < abs(limit.window_s / w - 1.0) < NEIGHBOUR), None)
+    if common is None:
+        return limit
+    rate = limit.limit / common * 60.0
+    return msgspec.structs.replace(
+        limit,
+        window_s_ci95=(min(common, limit.window_s_ci95[0]), max(common, limit.window_s_ci95[1])),
+        rate_per_min_ci95=(min(rate, limit.rate_per_min_ci95[0]), max(rate, limit.rate_per_min_ci95[1])),
+    )
 
 
 def _findings(doubt: Doubt) -> tuple[Finding, ...]:
     """Return what seems to be the cause; both where the record does not tell them apart."""
     told = finding_of(doubt.misfit, doubt.fewest)
     if not doubt.shared:
-        return (told,) if told else ()
+        return _deep(told) if told and told.kind == "replicas" else (told,) if told else ()
     counted = f"{doubt.misfit.total} answers contradict an exact limit"
     either = -1.0 < doubt.lead < 1.0
     found: list[Finding] = []
@@ -105,6 +124,11 @@ def _findings(doubt: Doubt) -> tuple[Finding, ...]:
         ci95 = (float(fewest), float(most))
         found.append(Finding(kind="replicas", value=float(places), ci95=ci95, text=f"{counted}; {cause}"))
     return tuple(found)
+
+
+def _deep(told: Finding) -> tuple[Finding, ...]:
+    """Return both causes: refusals came early enough for replicas, but bursts of others may do that, too."""
+    return Finding(kind="background", value=None, text=told.text), told
 
 
 def _agreed(doubt: Doubt) -> tuple[Shared, ...]:
@@ -128,14 +152,15 @@ def _common(window_s: float) -> float | None:
     return next((w for w in COMMON_WINDOWS_S if abs(window_s / w - 1.0) < CLOSE), None)
 
 
-def _limit_of(agreed: tuple[Shared, ...], exact: Limit) -> Limit:
-    """Return the limit that slopes tell, as wide as they differ and as slopes are wide."""
+def _limit_of(doubt: Doubt, agreed: tuple[Shared, ...], exact: Limit) -> Limit:
+    """Return the limit that slopes tell, as wide as the good ones differ."""
     best = agreed[0]
-    rates = [m.rate_per_s * 60.0 for m in agreed]
+    rates = [m.rate_per_s * 60.0 for each in agreed for m in doubt.sharing.near(each) if _believed(doubt, m.window_s)]
+    low, high = SLOPE[0] * min(rates), SLOPE[1] * max(rates)
     window_s = best.window_s
     common = None if window_s is None else _common(window_s)
     whole = None if common is None else float(round(best.rate_per_s * common))
-    ci95 = None if whole is None else _around(whole, SLOPE)
+    ci95 = None if whole is None or common is None else _around(whole, low * common / 60.0, high * common / 60.0)
     return msgspec.structs.replace(
         exact,
         family=best.family,
@@ -148,8 +173,8 @@ def _limit_of(agreed: tuple[Shared, ...], exact: Limit) -> Limit:
         phase_s=None,
         burst=float(best.slope.limit),
         burst_ci95=ci95,
-        rate_per_min=rates[0],
-        rate_per_min_ci95=(SLOPE[0] * min(rates), SLOPE[1] * max(rates)),
+        rate_per_min=best.rate_per_s * 60.0,
+        rate_per_min_ci95=(low, high),
         counts_refused=best.counts_refused,
     )
 
@@ -170,12 +195,16 @@ def _both(window_s: float | None, common: float | None) -> tuple[float, float] |
     return 0.995 * min(window_s, common), 1.005 * max(window_s, common)
 
 
-def _around(whole: float, factors: tuple[float, float]) -> tuple[float, float]:
+def _around(whole: float, low: float, high: float) -> tuple[float, float]:
     """Return the interval of a whole number: never without its neighbours."""
-    return float(min(whole - 1.0, math.floor(whole * factors[0]))), float(max(whole + 1, math.ceil(whole * factors[1])))
+    return float(min(whole - 1.0, math.floor(low))), float(max(whole + 1.0, math.ceil(high)))
 
 
 def _particles(doubt: Doubt, agreed: tuple[Shared, ...]) -> Particles:
-    if len(agreed) > 1 or doubt.lead > -1.0:
-        return doubt.sharing.particles()
-    return replace(doubt.sharing, replicas=doubt.sharing.others).particles()
+    alone = len(agreed) == 1 and agreed[0].slope.places == 1
+    return doubt.sharing.particles(doubt.sharing.others) if alone else _cautious(doubt.sharing)
+
+
+def _cautious(sharing: Sharing) -> Particles:
+    """Return the specs under the cause that asks for lower settings; none where nothing was found."""
+    return sharing.particles(sharing.replicas) if sharing.replicas else ()

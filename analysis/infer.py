@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from analysis.doubt import UNSEEN, doubt_of, said
+from analysis.doubt import UNSEEN, beside_common, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
@@ -190,7 +190,7 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int) -> Identified:
         rate_per_min_ci95=(rates[0] * 60, rates[1] * 60),
         counts_refused=best.counts_refused,
     )
-    return Identified(limit, _particles(fitted))
+    return Identified(beside_common(limit), _particles(fitted))
 
 
 def _gave_back(fitted: Fit) -> bool:

@@ -31,7 +31,10 @@ DECISIONS: Final = 5000  # of a long record that are looked at
 BATCH: Final = 200_000  # decisions times shapes that are laid out at once
 BETTER: Final = 10.0  # nats by which a slope must explain more than an edge does: it has two parameters more
 CHANCE_SHARE: Final = 0.1  # and than chance does, as a share of what chance leaves: so many shapes are tried
-TEMPER: Final = 0.8  # calls of one window share what is full: they say a little less than they seem to
+LIKELY: Final = 6.0  # nats below the best within which a number of counters is still possible,
+LIKELY_SHARE: Final = 0.03  # and as a share of what the best one leaves
+NEAR: Final = 3.0  # nats below the best that explain the record about as well,
+NEAR_SHARE: Final = 0.01  # and as a share of what the best one leaves
 MOST: Final = 200  # explanations that settings are made for
 
 
@@ -94,14 +97,22 @@ class Sharing:
         return self.score > exact + BETTER and self.score > chance + BETTER - CHANCE_SHARE * chance
 
     def places(self) -> tuple[int, int, int]:
-        """Return (likeliest, fewest, most) counters apart."""
-        kept = [m.slope.places for m in self.replicas if m.score > self.replicas[0].score - 2.5 / TEMPER]
-        return self.replicas[0].slope.places, min(kept), max(kept)
+        """Return (likeliest, fewest, most) counters apart; twice as many look much the same."""
+        best, top = self.replicas[0].slope.places, self.replicas[0].score
+        kept = [m.slope.places for m in self.replicas if m.score > top - LIKELY - LIKELY_SHARE * abs(top)]
+        return best, min(kept), max(*kept, min(2 * best, slopes.PLACES[-1]))
 
-    def particles(self) -> tuple[tuple[float, Spec], ...]:
-        """Return the weighted specs of the whole limit, if counters count apart: the more cautious explanation."""
-        weights = np.exp([TEMPER * (m.score - self.replicas[0].score) for m in self.replicas[:MOST]])
-        return tuple((float(w), m.spec()) for w, m in zip(weights / weights.sum(), self.replicas, strict=False))
+    def near(self, best: Shared) -> list[Shared]:
+        """Return the explanations of a kind and family that are about as good as its ``best``."""
+        kind = self.replicas if best.slope.places > 1 else self.others
+        least = best.score - NEAR - NEAR_SHARE * abs(best.score)
+        return [m for m in kind if m.score > least and m.family == best.family]
+
+    def particles(self, kind: tuple[Shared, ...]) -> tuple[tuple[float, Spec], ...]:
+        """Return the weighted specs of the whole limit under the good explanations of one kind."""
+        kept = [m for m in kind[:MOST] if m.score > kind[0].score - NEAR - NEAR_SHARE * abs(kind[0].score)]
+        weights = np.exp([m.score - kind[0].score for m in kept])
+        return tuple((float(w), m.spec()) for w, m in zip(weights / weights.sum(), kept, strict=True))
 
 
 def explain(fitted: Fit) -> Sharing:

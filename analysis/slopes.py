@@ -1,7 +1,7 @@
 """Limits that are no sharp edge from where we stand: counted in several places, or used by others too.
 
 With s calls of ours in the limiter's memory the next one is refused with a chance that rises with s. On R counters
-that count apart it is the chance to meet a full one: of a arrivals each saw a binomial number. Beside other clients it
+that count apart it is the chance to meet a full one. Beside other clients it
 is the chance that they have taken what is left: groups of calls that come as a Poisson stream. So each family keeps
 its statistic and only the threshold becomes a slope, whose parameters are fitted to how many were admitted and
 refused at each value of the statistic. Pure; the unit is calls.
@@ -9,6 +9,7 @@ refused at each value of the statistic. Pure; the unit is calls.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from analysis.replay import Bools, Floats
 
 PLACES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # numbers of counters that are tried
-SHARES: Final = (0.03, 0.1, 0.2, 0.35)  # parts of the limit that others may use
+SHARES: Final = (0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)  # parts of the limit that others may use
 GROUPS: Final = (0.0, 0.05, 0.12)  # and the size of their groups, as parts of the limit; at least one call
 BINS: Final = 100  # values of the statistic that are told apart
 OUTLIER: Final = 0.003  # chance of an answer that has another cause
-STEPS: Final = 14
+STEPS: Final = 14  # limits that are tried with each
 FINE: Final = 0.05  # a second look goes so far to both sides of the best limit
-_POINTS: Final = 160
+_SIMULATED: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 28, 40)  # sizes of counters whose slopes are simulated
+_WINDOWS: Final = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,7 @@ class Slope:
     def refused(self, held: Floats) -> Floats:
         """Return the chance that a call is refused when ``held`` calls of ours are counted."""
         if self.places > 1:
-            admitted, chance = _filling(self.places, self.limit // self.places)
-            return np.asarray(np.interp(held, admitted, chance))
+            return np.asarray(np.interp(held, *_on_step(self.places, self.limit // self.places)))
         room = np.ceil(np.maximum(self.limit - held, 0.0) / self.group)
         taken = special.gammainc(np.maximum(room, 1.0), self.share * self.limit / self.group)
         return np.where(room > 0, taken, 1.0)
@@ -118,12 +119,27 @@ def _beside(table: Counts, shares: Sequence[float], groups: Sequence[float], ste
                 yield Slope(n, 1, share, group)
 
 
-@lru_cache(maxsize=20_000)
-def _filling(places: int, each: int) -> tuple[Floats, Floats]:
-    """Return (admitted so far, chance of a refusal) along a growing number of arrivals."""
-    total = places * each
-    arrivals = np.unique(np.concatenate([[0.0], np.linspace(0.3 * total, 3.0 * total + 8.0 * places, _POINTS)]))
-    later = np.maximum(arrivals - each + 1.0, 1e-9)
-    full = np.where(arrivals >= each, special.betainc(each, later, 1.0 / places), 0.0)
-    passed = np.cumsum((1.0 - (full[1:] + full[:-1]) / 2.0) * np.diff(arrivals))
-    return np.minimum(np.concatenate([[0.0], passed]), float(total)), full
+def _on_step(places: int, each: int) -> tuple[Floats, Floats]:
+    """Return (calls held, chance of a refusal); large counters look like smaller ones, by the root of their size."""
+    step = min((n for n in _SIMULATED if n >= each), default=_SIMULATED[-1])
+    room, chance = _filled(places, step)
+    return places * each - room * math.sqrt(each / step), chance
+
+
+@lru_cache(maxsize=512)
+def _filled(places: int, each: int) -> tuple[Floats, Floats]:
+    """Return (room that is left, chance of a refusal) while counters fill up, from many simulated windows.
+
+    Each admitted call went to one of the counters that were not full, all alike. Where f of R are full, R / (R - f)
+    calls are decided on average until one passes: those that wait are refused the more often, so they weigh more.
+    """
+    rng = np.random.default_rng(each * 64 + places)
+    counters = np.zeros((_WINDOWS, places), np.int64)
+    chance = np.ones(places * each + 1)
+    runs = np.arange(_WINDOWS)
+    for held in range(places * each):
+        full = counters == each
+        some = full.sum(axis=1)
+        chance[held] = np.mean(some / (places - some)) / np.mean(places / (places - some))
+        counters[runs, np.argmax(np.where(full, -1.0, rng.random(full.shape)), axis=1)] += 1
+    return np.arange(places * each, -1.0, -1.0), chance

@@ -152,7 +152,7 @@ def _lower_of(settings: Settings, other: Settings) -> Settings:
 
 
 def _least(one: float | None, other: float | None) -> float | None:
-    return min((value for value in (one, other) if value is not None), default=None)
+    return min((value for value in (one, other) if value), default=None)
 
 
 def lowered(settings: Settings, seen: Verification, inference: Inference, attempts: list[Attempt]) -> Settings:
