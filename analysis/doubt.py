@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from analysis.estimate import Identified
-from analysis.misfit import LEAST_SHARE, MOST_SHARE, finding_of
+from analysis.misfit import DEEP, LEAST_SHARE, MANY, MOST_SHARE, finding_of
 from analysis.replay import OUTLIER
 from analysis.result import Finding, Limit
 from analysis.sharing import Shared, explain
@@ -31,9 +31,12 @@ CLOSE: Final = 0.04  # relative distance of a window from such a one: what other
 NEIGHBOUR: Final = 0.06  # and of one that an exact limiter with an odd window may stand for
 UNSEEN: Final = (0.985, 1.22)  # an edge lies that much below the limit beside others who use up to a fifth of it
 SLOPE: Final = (0.91, 1.08)  # and slopes, which allow for them, are right to so much beyond their own range
+EITHER: Final = (0.9, 1.45)  # where either cause may be: replicas that were not filled up look like less than they are
 AGREED: Final = 0.1  # relative difference of two rates that are told as one
 APART: Final = 8.0  # nats by which one cause must explain more than the other to be told alone,
 APART_SHARE: Final = 0.05  # and as a share of what neither explains: both are simpler than the world is
+WATCHED: Final = 1.5  # windows that a record must hold before a number is told
+SURELY: Final = 3.0  # times as much, from which on others are not told beside replicas: how they group is unknown
 EXPLAINED: Final = 0.5  # share of what chance leaves that an explanation with a number must account for
 
 Particles = tuple[tuple[float, "Spec"], ...]
@@ -49,6 +52,7 @@ class Doubt:
     shared: bool  # whether a slope explains the record better than an edge, or than chance, do
     exact: float  # log posterior of the best edge, contradictions counted in full
     chance: float  # log likelihood of mere chance
+    watched_s: float  # how long the record is
 
     @property
     def kind(self) -> str | None:
@@ -71,16 +75,18 @@ def doubt_of(fitted: Fit, chance: float, fewest: int) -> Doubt:
     best, misfit = fitted.best, fitted.misfit
     sharing = explain(fitted)
     exact = min(best.score if best else 0.0, misfit.total * math.log(OUTLIER))
-    return Doubt(misfit, fewest, sharing, sharing.beats(exact, chance), exact, chance)
+    sent_s = fitted.calls.sent_s
+    return Doubt(misfit, fewest, sharing, sharing.beats(exact, chance), exact, chance, float(sent_s[-1] - sent_s[0]))
 
 
 def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests and the findings. ``exact``: the limit if the best edge were believed."""
-    findings = _findings(doubt)
-    agreed = _agreed(doubt)
+    findings = (*_findings(doubt), *_since(doubt))
+    agreed = () if doubt.kind == "drift" else _agreed(doubt)
     if agreed:
         return Identified(_limit_of(doubt, agreed, exact.limit), _particles(doubt, agreed)), findings
-    if not doubt.shared and doubt.kind == "background" and _believed(doubt, exact.limit.window_s):
+    shallow = not doubt.shared and doubt.kind == "background" and doubt.misfit.share <= DEEP
+    if shallow and _believed(doubt, exact.limit.window_s):
         return Identified(_beside(exact.limit), exact.particles), findings
     half = tuple((0.5 * weight, spec) for weight, spec in (*_cautious(doubt.sharing), *exact.particles))
     return Identified(Limit(metric="requests", state="unresolved", reason=reason), half), findings
@@ -107,12 +113,12 @@ def beside_common(limit: Limit) -> Limit:
 def _findings(doubt: Doubt) -> tuple[Finding, ...]:
     """Return what seems to be the cause; both where the record does not tell them apart."""
     told = finding_of(doubt.misfit, doubt.fewest)
-    if not doubt.shared:
+    if not doubt.shared or (told and told.kind == "drift"):
         return _deep(told) if told and told.kind == "replicas" else (told,) if told else ()
     counted = f"{doubt.misfit.total} answers contradict an exact limit"
-    either = -1.0 < doubt.lead < 1.0
+    either = -1.0 < doubt.lead < SURELY
     found: list[Finding] = []
-    if doubt.lead < 1.0:
+    if doubt.lead < SURELY:
         share = doubt.sharing.others[0].slope.share
         cause = "others on the same quota explain them" + (", or servers that count apart do" if either else "")
         value = None if either else max(share, LEAST_SHARE)
@@ -124,6 +130,15 @@ def _findings(doubt: Doubt) -> tuple[Finding, ...]:
         ci95 = (float(fewest), float(most))
         found.append(Finding(kind="replicas", value=float(places), ci95=ci95, text=f"{counted}; {cause}"))
     return tuple(found)
+
+
+def _since(doubt: Doubt) -> tuple[Finding, ...]:
+    """Return what else a verification may mean that was refused again and again: the limit fell after probing."""
+    misfit = doubt.misfit
+    if doubt.kind == "drift" or misfit.total < MANY or not misfit.one_sided:
+        return ()
+    text = f"{misfit.total} answers, all in one part of the run, contradict an exact limit: it may have changed, too"
+    return (Finding(kind="drift", value=None, text=text),)
 
 
 def _deep(told: Finding) -> tuple[Finding, ...]:
@@ -144,7 +159,10 @@ def _agreed(doubt: Doubt) -> tuple[Shared, ...]:
 
 
 def _believed(doubt: Doubt, window_s: float | None) -> bool:
-    return doubt.explained > EXPLAINED and (window_s is None or _common(window_s) is not None)
+    """Return whether a number with this window may be told: long enough watched, common, and a good explanation."""
+    if window_s is not None and (_common(window_s) is None or window_s > doubt.watched_s / WATCHED):
+        return False
+    return doubt.explained > EXPLAINED
 
 
 def _common(window_s: float) -> float | None:
@@ -156,7 +174,8 @@ def _limit_of(doubt: Doubt, agreed: tuple[Shared, ...], exact: Limit) -> Limit:
     """Return the limit that slopes tell, as wide as the good ones differ."""
     best = agreed[0]
     rates = [m.rate_per_s * 60.0 for each in agreed for m in doubt.sharing.near(each) if _believed(doubt, m.window_s)]
-    low, high = SLOPE[0] * min(rates), SLOPE[1] * max(rates)
+    factors = SLOPE if len(agreed) == 1 else EITHER
+    low, high = factors[0] * min(rates), factors[1] * max(rates)
     window_s = best.window_s
     common = None if window_s is None else _common(window_s)
     whole = None if common is None else float(round(best.rate_per_s * common))

@@ -141,6 +141,9 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
     best = fitted.best
     chance = by_chance(fitted)
     kind = fitted.misfit.kind(fewest)
+    if kind is None and fitted.missed > _tolerated(fitted):
+        fewest = FEWEST_PROVEN
+        kind = fitted.misfit.kind(fewest)
     if best is not None and _gave_back(fitted) and (chance or kind is not None):
         doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
@@ -206,7 +209,6 @@ def _contradiction(fitted: Fit) -> Limit | None:
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
     if refused < FEWEST_REFUSALS or refused == decided:
         return None
-    missed = fitted.missed
     if by_chance(fitted):
         return Limit(
             metric="requests",
@@ -214,9 +216,14 @@ def _contradiction(fitted: Fit) -> Limit | None:
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
         )
-    if missed > max(3.0, MOST_MISSED * decided):
+    if fitted.missed > _tolerated(fitted):
         return Limit(metric="requests", state="unresolved", reason=_unexplained(fitted))
     return None
+
+
+def _tolerated(fitted: Fit) -> float:
+    """Return how many answers may contradict the explanation before none is believed."""
+    return max(3.0, MOST_MISSED * (fitted.refusals + int(np.sum(fitted.calls.outcome == ADMITTED))))
 
 
 def _unexplained(fitted: Fit) -> str:

@@ -58,16 +58,22 @@ class Misfit:
         """The median room left at an early refusal, as a share of the limit."""
         return float(np.median(self.room)) if self.room else 0.0
 
+    @property
+    def one_sided(self) -> bool:
+        """Whether all contradictions, of one sign, stand in one part of the run."""
+        return min(self.early, self.over) == 0 and max(self.first, 1.0 - self.last) > ONE_SIDED
+
     def kind(self, fewest: int = FEWEST) -> str | None:
         """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record.
 
-        ``fewest``: contradictions that are no accident.
+        ``fewest``: contradictions that are no accident. Fewer than usual are those of a verification: it ends the
+        record, so that they stand in one part of it is not yet a change.
         """
         if self.total < fewest:
             return "background" if self.loss > max(LOSS, LOSS_SHARE * self.refusals) else None
         if self.total < MANY:
             return "background"
-        if min(self.early, self.over) == 0 and max(self.first, 1.0 - self.last) > ONE_SIDED:
+        if fewest >= FEWEST and self.one_sided:
             return "drift"
         return "replicas" if self.share > DEEP else "background"
 
