@@ -21,6 +21,11 @@ class Identified:
     limit: Limit
     particles: tuple[tuple[float, Spec], ...] = ()
 
+    @property
+    def unknown(self) -> bool:
+        """Whether nothing is known that settings could keep to: in doubt, and no specs that may be in force."""
+        return self.limit.state == "unresolved" and not self.particles
+
 
 @dataclass(frozen=True, slots=True)
 class Latency:

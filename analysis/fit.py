@@ -283,4 +283,5 @@ def _misfit(
         counts_other=h.counts_other,
         thin=False,
     )
-    return misfit_of(record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
+    seen = misfit_of(record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
+    return replace(seen, loss=-h.log_likelihood, refusals=int(np.sum(~record.admitted)))

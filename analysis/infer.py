@@ -7,18 +7,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
+from analysis.doubt import UNSEEN, beside_common, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
-from analysis.misfit import finding_of
+from analysis.misfit import FEWEST
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
-from analysis.result import Finding, Limit
+from analysis.result import Limit
 from analysis.search import PLATEAU, RATE_PRICE
 from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
+    from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
     from mock_server.limits import Spec
@@ -26,45 +29,58 @@ if TYPE_CHECKING:
 LEAST_BLUR = 0.0005
 FEWEST_REFUSALS = 8  # fewer say nothing about chance, and neither do fewer admissions
 UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
+FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
+FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
+ACCEPTED = 0.001  # share of refusals that the settings are made for
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
 
 def infer(calls: Calls) -> Inference:
     """Explain a finished record and say what follows.
 
-    The calls of verifications (phases ``verify…``) are left out, but where a verification met a second limit and was
-    followed by more probes: then what it spent is part of what these met.
+    Phases named ``verify…`` are left out, with two exceptions. A verification that met a second limit was followed by
+    more probes: what it spent is part of what these met. And calls that were refused although the settings kept to
+    every limit are evidence of what probing did not see.
     """
-    verifying = np.array([p.startswith("verify") for p in calls.phase], bool)
+    verifying = np.array([phase.startswith("verify") for phase in calls.phase], bool)
     until = int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
     if verifying[:until].any():
         both = pair(calls.take(np.arange(until)))
         if both is not None:
             return conclude_both(both)
     probes = calls.where(~verifying)
+    if contradicted(calls):
+        proof = np.array([phase.startswith(FIRST_PROOF) for phase in calls.phase], bool)
+        return conclude_limits(fit(calls.where(~verifying | proof)), FEWEST_PROVEN)
     fitted = fit(probes)
     both = pair(probes, fitted) if fitted.missed >= SUSPECT else None
     return conclude_limits(fitted) if both is None else conclude_both(both)
 
 
-def rate_interval(fitted: Fit) -> tuple[float, float]:
+def contradicted(calls: Calls) -> bool:
+    """Return whether more of the first verification was refused than settings allow, at 95 % confidence."""
+    proof = calls.where([phase.startswith(FIRST_PROOF) for phase in calls.phase])
+    refused = int(np.sum(proof.outcome == REFUSED))
+    return refused > 0 and float(special.betaincinv(refused, len(proof) - refused + 1, 0.05)) > ACCEPTED
+
+
+def rate_interval(fitted: Fit, fewest: int = FEWEST) -> tuple[float, float]:
     """Return the range (per second) of the rates that explain the record almost as well as the best one."""
     rates = [h.rate_per_s for h in near(fitted)]
-    low, high = _unseen(fitted)
+    low, high = _unseen(fitted, fewest)
     return min(rates) * (1.0 - _blur(fitted)) * low, max(rates) * (1.0 + _blur(fitted)) * high
 
 
-def _unseen(fitted: Fit) -> tuple[float, float]:
+def _unseen(fitted: Fit, fewest: int) -> tuple[float, float]:
     """Return the factors by which limits may lie lower and higher, for what others used of them unseen.
 
     What others use is missing from the best limit in most windows: the limit itself is at least the most that was let
     in, and may be higher by what they use, which changes from window to window.
     """
     best = fitted.best
-    if best is None or fitted.misfit.kind() is None:
+    if best is None or fitted.misfit.kind(fewest) is None:
         return 1.0, 1.0
-    share = min(max(fitted.misfit.share, 0.05), 0.3)
-    return 1.0 - 0.1 * share, max(1.0, fitted.misfit.highest / best.limit) * (1.0 + share)
+    return UNSEEN[0], max(UNSEEN[1], fitted.misfit.highest / best.limit)
 
 
 def _blur(fitted: Fit) -> float:
@@ -92,9 +108,10 @@ def near(fitted: Fit) -> list[Hypothesis]:
     return [h for h in fitted.hypotheses if h.score > top - PLATEAU or h.evidence > plain - PLATEAU]
 
 
-def conclude_limits(fitted: Fit) -> Inference:
-    """Return what the fit allows to say."""
-    identified = [_requests(fitted), _concurrency(fitted)]
+def conclude_limits(fitted: Fit, fewest: int = FEWEST) -> Inference:
+    """Return what the fit allows to say. ``fewest``: contradictions that are no accident."""
+    requests, findings = _requests(fitted, fewest)
+    identified = [requests, _concurrency(fitted)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
     spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
@@ -102,7 +119,7 @@ def conclude_limits(fitted: Fit) -> Inference:
     points = tuple((q, float(np.quantile(fitted.offsets_s - fitted.offsets_s[0], q))) for q in share)
     return Inference(
         identified=tuple(identified),
-        findings=_findings(fitted),
+        findings=findings,
         spread_s=spread,
         latency=_latency(calls),
         error_rate=failed,
@@ -116,13 +133,6 @@ def conclude_both(both: Pair) -> Inference:
     (short, places), (long, others) = one.identified, other.identified
     known = places if places.limit.state == "measured" else others
     return replace(one, identified=(short, long, known), findings=())
-
-
-def _findings(fitted: Fit) -> tuple[Finding, ...]:
-    if fitted.best is None or by_chance(fitted):
-        return ()
-    found = finding_of(fitted.misfit)
-    return (found,) if found else ()
 
 
 def _latency(calls: Calls) -> Latency | None:
@@ -152,16 +162,31 @@ def _concurrency(fitted: Fit) -> Identified:
     )
 
 
-def _requests(fitted: Fit) -> Identified:
-    doubt = _contradiction(fitted)
-    if doubt is not None:
-        return Identified(doubt)
+def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]]:
+    """Return the limit on requests with what else the record shows: nothing where an exact limiter explains it."""
     best = fitted.best
+    chance = by_chance(fitted)
+    kind = fitted.misfit.kind(fewest)
+    if kind is None and fitted.missed > _tolerated(fitted):
+        fewest = FEWEST_PROVEN
+        kind = fitted.misfit.kind(fewest)
+    if best is not None and _gave_back(fitted) and (chance or kind is not None):
+        doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
+        if doubt.shared or (kind is not None and not chance):
+            return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted))
+    contradiction = _contradiction(fitted)
+    if contradiction is not None:
+        return Identified(contradiction), ()
     if best is None:
-        return Identified(_unmet(fitted))
+        return Identified(_unmet(fitted)), ()
     if not _gave_back(fitted):
         reason = f"the limit was met after {best.limit:g} calls and gave nothing back while it was watched"
-        return Identified(Limit(metric="requests", state="unresolved", reason=reason))
+        return Identified(Limit(metric="requests", state="unresolved", reason=reason)), ()
+    return _exact(fitted, best, fewest), ()
+
+
+def _exact(fitted: Fit, best: Hypothesis, fewest: int) -> Identified:
+    """Return the limit that the best exact limiter is."""
     close = near(fitted)
     ranked = fitted.probabilities()
     bucket = best.window_s is None
@@ -170,8 +195,8 @@ def _requests(fitted: Fit) -> Identified:
     phase = None
     if best.phase_s is not None and best.window_s is not None and offset is not None:
         phase = (best.phase_s + offset[0]) % best.window_s
-    rates, blur = rate_interval(fitted), _blur(fitted)
-    lower, higher = _unseen(fitted)
+    rates, blur = rate_interval(fitted, fewest), _blur(fitted)
+    lower, higher = _unseen(fitted, fewest)
     bursts = [
         float(math.floor(min(h.limit for h in same) * lower)),
         float(math.ceil(max(h.limit for h in same) * higher)),
@@ -194,7 +219,7 @@ def _requests(fitted: Fit) -> Identified:
         rate_per_min_ci95=(rates[0] * 60, rates[1] * 60),
         counts_refused=best.counts_refused,
     )
-    return Identified(limit, _particles(fitted))
+    return Identified(beside_common(limit), _particles(fitted))
 
 
 def _gave_back(fitted: Fit) -> bool:
@@ -210,7 +235,6 @@ def _contradiction(fitted: Fit) -> Limit | None:
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
     if refused < FEWEST_REFUSALS or refused == decided:
         return None
-    missed = fitted.missed
     if by_chance(fitted):
         return Limit(
             metric="requests",
@@ -218,15 +242,22 @@ def _contradiction(fitted: Fit) -> Limit | None:
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
         )
-    kind = fitted.misfit.kind()
-    if missed > max(3.0, MOST_MISSED * decided) or (fitted.best is not None and kind in {"replicas", "drift"}):
-        return Limit(
-            metric="requests",
-            state="unresolved",
-            reason=f"{missed} of {decided} answers contradict the best explanation: others may use the same quota, "
-            "replicas may count apart, or the limit may have changed",
-        )
+    if fitted.missed > _tolerated(fitted):
+        return Limit(metric="requests", state="unresolved", reason=_unexplained(fitted))
     return None
+
+
+def _tolerated(fitted: Fit) -> float:
+    """Return how many answers may contradict the explanation before none is believed."""
+    return max(3.0, MOST_MISSED * (fitted.refusals + int(np.sum(fitted.calls.outcome == ADMITTED))))
+
+
+def _unexplained(fitted: Fit) -> str:
+    decided = fitted.refusals + int(np.sum(fitted.calls.outcome == ADMITTED))
+    return (
+        f"{fitted.missed} of {decided} answers contradict the best explanation: others may use the same quota, "
+        "replicas may count apart, or the limit may have changed"
+    )
 
 
 def by_chance(fitted: Fit) -> bool:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 FEWEST: Final = 5  # contradictions that are no accident: on a busy machine a sender is late now and then
 MANY: Final = 8  # and those that take a number back, as a limit that moved and replicas do
 DEEP: Final = 0.35  # median room left when refused, as a share of the limit, from which on replicas explain it
-LEAST_SHARE: Final = 0.01  # of the limit: less is not told as a number
+LOSS: Final = 25.0  # nats that no exact limiter leaves over,
+LOSS_SHARE: Final = 0.1  # also not for each refusal: many answers that fit badly say what one that cannot fit says
+LEAST_SHARE: Final = 0.03  # of the limit: what others use is told as at least that,
+MOST_SHARE: Final = 0.45  # and as at most that: those who use more are no background
 ONE_SIDED: Final = 0.85  # share of the run without a contradiction, before or after all of them, that tells a change
 
 
@@ -33,7 +36,7 @@ class Misfit:
 
     ``room``: what was left at the early refusals, as shares of the limit, sorted. ``highest``: the most that an
     admitted call brought the count to. ``first`` and ``last``: where in the record the contradictions stand, as shares
-    of its decided calls.
+    of its decided calls. ``loss``: how badly the answers fit in all, in nats; ``refusals``: how many of them there are.
     """
 
     early: int = 0
@@ -42,6 +45,8 @@ class Misfit:
     highest: float = 0.0
     first: float = 0.0
     last: float = 1.0
+    loss: float = 0.0
+    refusals: int = 0
 
     @property
     def total(self) -> int:
@@ -53,13 +58,22 @@ class Misfit:
         """The median room left at an early refusal, as a share of the limit."""
         return float(np.median(self.room)) if self.room else 0.0
 
-    def kind(self) -> str | None:
-        """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record."""
-        if self.total < FEWEST:
-            return None
+    @property
+    def one_sided(self) -> bool:
+        """Whether all contradictions, of one sign, stand in one part of the run."""
+        return min(self.early, self.over) == 0 and max(self.first, 1.0 - self.last) > ONE_SIDED
+
+    def kind(self, fewest: int = FEWEST) -> str | None:
+        """Return ``background``, ``replicas`` or ``drift``; None where an exact limiter explains the record.
+
+        ``fewest``: contradictions that are no accident. Fewer than usual are those of a verification: it ends the
+        record, so that they stand in one part of it is not yet a change.
+        """
+        if self.total < fewest:
+            return "background" if self.loss > max(LOSS, LOSS_SHARE * self.refusals) else None
         if self.total < MANY:
             return "background"
-        if min(self.early, self.over) == 0 and max(self.first, 1.0 - self.last) > ONE_SIDED:
+        if fewest >= FEWEST and self.one_sided:
             return "drift"
         return "replicas" if self.share > DEEP else "background"
 
@@ -82,14 +96,14 @@ def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
     )
 
 
-def finding_of(misfit: Misfit) -> Finding | None:
+def finding_of(misfit: Misfit, fewest: int = FEWEST) -> Finding | None:
     """Tell what the contradictions say; ``value`` is a share of the limit where it is known."""
     counted = f"{misfit.total} answers contradict an exact limit"
-    match misfit.kind():
+    match misfit.kind(fewest):
         case "background":
-            share = f"about {misfit.share:.0%}" if misfit.share > LEAST_SHARE else "a little"
-            text = f"{counted}: others seem to use {share} of the same quota, or servers count apart"
-            return Finding(kind="background", value=misfit.share, ci95=_range(misfit), text=text)
+            share = min(max(misfit.share, LEAST_SHARE), MOST_SHARE)
+            text = f"{counted}: others seem to use about {share:.0%} of the same quota, or servers count apart"
+            return Finding(kind="background", value=share, ci95=(0.0, _most(misfit, share)), text=text)
         case "replicas":
             text = f"{counted}, most of them long before it was used up: several servers seem to count apart"
             return Finding(kind="replicas", value=None, text=text)
@@ -100,7 +114,7 @@ def finding_of(misfit: Misfit) -> Finding | None:
             return None
 
 
-def _range(misfit: Misfit) -> tuple[float, float]:
-    if not misfit.room:
-        return 0.0, 1.0
-    return float(np.quantile(misfit.room, 0.025)), float(np.quantile(misfit.room, 0.975))
+def _most(misfit: Misfit, share: float) -> float:
+    """Return the most that others may use: what was left at nearly all early refusals, or twice the usual part."""
+    deepest = float(np.quantile(misfit.room, 0.975)) if misfit.room else 0.0
+    return min(max(deepest, 2.0 * share), MOST_SHARE)

@@ -93,7 +93,8 @@ def _on_replicas(spec: Spec, replicas: int, spread_s: float, share: float) -> Sp
 
     A call that finds m - 1 others in the window meets a binomial number of them on its own replica, and is
     refused where that is N/R. (The normal form of the same bound: ``n + z sqrt(n) <= N/R`` with n = m/R.) A
-    bucket of B/R with r/R sees a Poisson stream of rho/R: again its effective bandwidth must stay within r/R.
+    bucket of B/R with r/R sees a Poisson stream of rho/R: again its effective bandwidth must stay within r/R. What a
+    single place admits by itself is never refused, wherever the calls go.
     """
     match spec:
         case FixedWindow(calendar=None) | AnchoredWindow() | SlidingLog() | SlidingCounter() | Concurrency():
@@ -101,9 +102,10 @@ def _on_replicas(spec: Spec, replicas: int, spread_s: float, share: float) -> Sp
         case TokenBucket() | LeakyQueue():
             room = spec.burst / replicas - 1.0
             stretch = _effective_bandwidth(1.0, room, share)
+            if stretch > replicas:  # so slow that even one place alone keeps up, whichever it is
+                return replace(spec, rate_per_s=spec.rate_per_s / replicas, burst=min(spec.burst, 1.0))
             ours = min(spec.burst, 1.0 + spec.rate_per_s * spread_s)
-            rate_per_s = max(spec.rate_per_s / stretch, spec.rate_per_s * share)
-            return replace(spec, rate_per_s=rate_per_s, burst=ours)
+            return replace(spec, rate_per_s=spec.rate_per_s / stretch, burst=ours)
         case _:
             return spec
 

@@ -123,8 +123,12 @@ def _settings_tried(run: Mapping[str, Any]) -> tuple[Settings, ...]:
 def _recommended(
     run: Mapping[str, Any], table: pd.DataFrame, inference: Inference, limits: tuple[Limit, ...]
 ) -> Settings | None:
-    """Return settings where the record supports any: something passed, and no limit is in contradiction or doubt."""
-    if any(limit.state == "unresolved" for limit in limits) or not (outcomes(table) == "admitted").any():
+    """Return settings where the record supports any: something passed, and each limit has specs to keep to."""
+    withdrawn = any(
+        limit.state == "unresolved" and (found.unknown or found.limit.state != "unresolved")
+        for found, limit in zip(inference.identified, limits, strict=True)
+    )
+    if withdrawn or not (outcomes(table) == "admitted").any():
         return None
     options = run.get("options") or {}
     return recommend(inference, max_throttled=float(options.get("max_throttled") or DEFAULT_MAX_THROTTLED))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from analysis import replay
-from analysis.infer import infer
+from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
 from analysis.replay import Calls
 from redline.prober import CalibrationOptions, Prober
@@ -36,7 +36,7 @@ __all__ = ["Calibration", "CalibrationOptions", "calibrate"]
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What came out. ``ended``: completed | budget | unresolved."""
+    """What came out. ``ended``: completed | budget | unresolved (nothing is known that settings could keep to)."""
 
     inference: Inference
     settings: Settings | None
@@ -99,10 +99,8 @@ class _Run:
         """Say what the record says so far, and recommend settings where it supports any."""
         now_s, attempts = self.traffic.now_s(), self.traffic.attempts
         self.probed_s, self.probed_calls = now_s - self.verifying_s, len(attempts) - self.verifying_calls
-        # The same function of the record that `redline analyze` applies later, so that both say the same.
-        self.inference = infer(Calls.from_attempts(attempts, now_s=now_s, answer_s=replay.SILENCE_S))
-        states = {found.limit.state for found in self.inference.identified}
-        if self.ended == "completed" and "unresolved" in states:
+        self.inference = self._inferred()
+        if self.ended == "completed" and any(found.unknown for found in self.inference.identified):
             self.ended = "unresolved"
         supported = self.ended == "completed" and any(a.outcome == "admitted" for a in attempts)
         self.settings = recommend(self.inference, max_throttled=self.options.max_throttled) if supported else None
@@ -112,6 +110,12 @@ class _Run:
         if self.settings is None:
             return
         began_s, began = self.traffic.now_s(), len(self.traffic.attempts)
+        again: list[Inference] = []
+
+        def rethink() -> Settings:
+            again.append(self._inferred())
+            return recommend(again[0], max_throttled=self.options.max_throttled)
+
         try:
             self.story = verify_and_lower(
                 self.traffic,
@@ -121,12 +125,22 @@ class _Run:
                 on_attempt=lambda attempt, _: self.prober.note(f"verification {attempt}"),
                 tried_before=self.story,
                 enough=met or (lambda: False),
+                rethink=rethink,
             )
             self.settings = self.story.settings
         except BudgetEndedError:
             self.ended = "budget"
+        if contradicted(self._calls()) and (met is None or met.pair is None):
+            self.inference = again[0] if again else self._inferred()
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
+
+    def _inferred(self) -> Inference:
+        """Explain the record so far, by the function that `redline analyze` applies later: both say the same."""
+        return infer(self._calls())
+
+    def _calls(self) -> Calls:
+        return Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=replay.SILENCE_S)
 
     def calibration(self) -> Calibration:
         """Return what came out."""

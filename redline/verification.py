@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 3  # the first, and at most two with lowered settings
 LEAST_S = 20.0
+# Few calls show little: so many are asked for, as long as that takes no longer than this.
+ENOUGH_CALLS = 100
+LONGER_S = 90.0
+UNEXPLAINED_STEP = 0.75  # share of the rate that is given up where nothing explains the refusals
 UNMET_LEAST_S = 63.0
 # A window so short says nothing of a minute, and a quota per second often has one per minute beside it. Paced at the
 # short limit, that one is met within two thirds of a minute if it is lower by half; a minute on the clock may have
@@ -86,6 +90,12 @@ def default_duration_s(inference: Inference) -> float:
     return max(least_s, WINDOWS * memory_s)
 
 
+def _enough_s(settings: Settings) -> float:
+    """Return how long a slow limiter is watched: others on the quota do not show in a handful of calls."""
+    rpm = settings.requests_per_minute
+    return min(LONGER_S, 60.0 * ENOUGH_CALLS / rpm) if rpm else 0.0
+
+
 def verify(
     traffic: Traffic,
     inference: Inference,
@@ -95,8 +105,9 @@ def verify(
     max_throttled: float | None = None,
     attempt: int = 1,
 ) -> Verification:
-    """Drive the settings' limiter for ``verify_for_s`` (None: `default_duration_s`) and judge what came back.
+    """Drive the settings' limiter for ``verify_for_s`` and judge what came back.
 
+    Without ``verify_for_s`` it is `default_duration_s`, or longer where few calls leave in that time.
     ``max_throttled`` overrides the share that the settings were made for. A length that does not cover three
     windows is kept to, but cannot pass. Raises what `Traffic` raises.
     """
@@ -105,7 +116,8 @@ def verify(
     traffic.sleep_until(rested_at_s(traffic.attempts, inference))
     duration_s = verify_for_s
     if duration_s is None:
-        duration_s = max(default_duration_s(inference), _a_minute_s(traffic, inference, settings))
+        minute_s = _a_minute_s(traffic, inference, settings)
+        duration_s = max(default_duration_s(inference), minute_s, _enough_s(settings))
     first = len(traffic.attempts)
     start_s: float | None = None
     for start in (RESTED, FULL):
@@ -147,11 +159,13 @@ def verify_and_lower(
     on_attempt: Callable[[int, Settings], None] = lambda _attempt, _settings: None,
     tried_before: Story | None = None,
     enough: Callable[[], bool] = lambda: False,
+    rethink: Callable[[], Settings] | None = None,
 ) -> Story:
     """Verify; while refusals contradict the accepted share, lower the settings and verify again, at most twice.
 
     ``tried_before``: verifications of settings that more probing has overtaken; the story goes on from them.
-    ``enough``: asked after each verification that failed; true ends the story there.
+    ``enough``: asked after each verification that failed; true ends the story there. ``rethink`` gives the settings
+    that the record recommends with the first verification in it: what is tried next is never above them.
     """
     tried = list(tried_before.tried) if tried_before else []
     began = len(tried)
@@ -163,8 +177,23 @@ def verify_and_lower(
         lower, _ = clopper_pearson(seen.throttled, seen.offered)
         if lower <= accepted_share(settings, inference) or enough():
             break
-        settings = lowered(settings, seen, inference, traffic.attempts[first:])
+        if attempt < began + ATTEMPTS_MAX:
+            settings = lowered(settings, seen, inference, traffic.attempts[first:])
+            settings = _lower_of(settings, rethink()) if rethink and attempt == began + 1 else settings
     return Story(tuple(tried))
+
+
+def _lower_of(settings: Settings, other: Settings) -> Settings:
+    """Return the settings with the lower rate and the fewer places of the two."""
+    rpm = _least(settings.requests_per_minute, other.requests_per_minute)
+    places = _least(settings.max_concurrency, other.max_concurrency)
+    return msgspec.structs.replace(
+        settings, requests_per_minute=rpm, max_concurrency=None if places is None else int(places)
+    )
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    return min((value for value in (one, other) if value), default=None)
 
 
 def lowered(settings: Settings, seen: Verification, inference: Inference, attempts: list[Attempt]) -> Settings:
@@ -172,12 +201,14 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
 
     The rate goes down by the share that was refused, at its upper 95 % bound, and by at least one call per window
     of the slowest limit; the burst to one call; the warm-up's start with the rate. Where there was no rate, what
-    passed becomes one. Places in flight: see `_fewer_places`.
+    passed becomes one. Where no limit explains the refusals the step is large, since nothing says how far to go.
+    Places in flight: see `_fewer_places`.
     """
-    share = min(0.5, seen.throttled_rate_upper95)
+    share = max(UNEXPLAINED_STEP if _unexplained(inference) else 0.0, min(0.5, seen.throttled_rate_upper95))
     rpm = settings.requests_per_minute
     if rpm is None:
-        changes: dict[str, object] = {"requests_per_minute": rounded_down(seen.goodput_per_min), "burst": 1.0}
+        kept = 1.0 - UNEXPLAINED_STEP if _unexplained(inference) else 1.0
+        changes: dict[str, object] = {"requests_per_minute": rounded_down(kept * seen.goodput_per_min), "burst": 1.0}
     else:
         calls = rpm / 60.0 * longest_memory_s(inference)
         share = max(share, 1.0 / calls) if calls > 2.0 else share  # noqa: PLR2004 - of two calls none can be taken
@@ -189,6 +220,12 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
     if settings.max_concurrency is not None:
         changes["max_concurrency"] = _fewer_places(settings.max_concurrency, inference, attempts)
     return msgspec.structs.replace(settings, **changes)
+
+
+def _unexplained(inference: Inference) -> bool:
+    """Return whether the record's refusals have no cause that a number could be put to."""
+    states = {f.limit.state for f in inference.identified if f.limit.metric == "requests"}
+    return bool(states & {"unresolved", "random"})
 
 
 def _fewer_places(places: int, inference: Inference, attempts: list[Attempt]) -> int:

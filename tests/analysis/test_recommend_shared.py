@@ -110,3 +110,9 @@ def test_findings_are_read_at_their_upper_end() -> None:
     )
     assert Others.among(findings) == Others(0.3, 4)
     assert Others.among((Finding(kind="background", value=None),)) == Others()
+
+
+def test_a_small_bucket_on_replicas_keeps_the_rate_of_one() -> None:
+    """Eight buckets of one call each: what one of them admits alone is never refused, so it is the least."""
+    left = left_for_us(TokenBucket(1.0, 8.0), Others(replicas=8), spread_s=0.01, refused_share=0.0001)
+    assert left == TokenBucket(1.0 / 8.0, 1.0)

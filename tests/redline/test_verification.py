@@ -8,7 +8,7 @@ import pytest
 
 from analysis.estimate import Identified, Inference, Latency
 from analysis.recommend import optimum, recommend
-from analysis.result import Finding, Limit
+from analysis.result import Finding, Limit, Settings
 from analysis.virtual import Faults, Network, Service, VirtualLimit, World
 from mock_server.limits import (
     AnchoredWindow,
@@ -261,3 +261,36 @@ def test_when_a_limit_has_forgotten(spec: Spec, forgotten_s: float) -> None:
 def test_nothing_sent_needs_no_rest() -> None:
     """At once."""
     assert rested_at_s([], inferred(SlidingLog(5, 8.0))) == -math.inf
+
+
+def test_large_steps_where_nothing_explains_the_refusals() -> None:
+    """A record in doubt says nothing of how far to go down: a quarter of the rate is tried next."""
+    doubt = Identified(Limit(metric="requests", state="unresolved"), ((1.0, SlidingLog(600, 10.0)),))
+    inference = Inference((doubt,), (), SPREAD_S, Latency(0.42, 0.5, 1.2, 500))
+    story = verify_and_lower(SimulatedTraffic(world(SlidingLog(100, 10.0)), seed=3), inference, recommend(inference))
+    rates = [settings.requests_per_minute or 0.0 for settings, _ in story.tried]
+    assert rates[1] == pytest.approx(rates[0] / 4.0, rel=0.01)
+    assert story.verification.throttled < 0.3 * story.tried[0][1].throttled
+
+
+def test_what_the_whole_record_recommends_is_never_exceeded() -> None:
+    """After a failure the lower of the two is tried: the step down, or what the record says with it."""
+    inference = inferred(SlidingLog(66, 10.0))
+    asked: list[int] = []
+
+    def rethink() -> Settings:
+        asked.append(1)
+        return recommend(inferred(SlidingLog(20, 10.0)))
+
+    story = verify_and_lower(
+        SimulatedTraffic(world(SlidingLog(60, 10.0)), seed=3), inference, recommend(inference), rethink=rethink
+    )
+    assert len(asked) == 1
+    assert (story.settings.requests_per_minute or 0.0) <= 120.0
+
+
+def test_a_slow_limiter_is_watched_for_longer() -> None:
+    """A call in four seconds: a hundred of them would take too long, the handful of twenty seconds is too few."""
+    inference = inferred(TokenBucket(0.25, 1.0))
+    traffic = SimulatedTraffic(world(TokenBucket(0.25, 1.0)), seed=3)
+    assert verify(traffic, inference, recommend(inference)).offered > 20

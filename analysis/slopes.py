@@ -1,0 +1,145 @@
+"""Limits that are no sharp edge from where we stand: counted in several places, or used by others too.
+
+With s calls of ours in the limiter's memory the next one is refused with a chance that rises with s. On R counters
+that count apart it is the chance to meet a full one. Beside other clients it
+is the chance that they have taken what is left: groups of calls that come as a Poisson stream. So each family keeps
+its statistic and only the threshold becomes a slope, whose parameters are fitted to how many were admitted and
+refused at each value of the statistic. Pure; the unit is calls.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import special
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from analysis.replay import Bools, Floats
+
+PLACES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # numbers of counters that are tried
+SHARES: Final = (0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)  # parts of the limit that others may use
+GROUPS: Final = (0.0, 0.05, 0.12)  # and the size of their groups, as parts of the limit; at least one call
+BINS: Final = 100  # values of the statistic that are told apart
+OUTLIER: Final = 0.003  # chance of an answer that has another cause
+STEPS: Final = 14  # limits that are tried with each
+FINE: Final = 0.05  # a second look goes so far to both sides of the best limit
+_SIMULATED: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 28, 40)  # sizes of counters whose slopes are simulated
+_WINDOWS: Final = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """``limit`` calls in all: on ``places`` counters, or beside others who use ``share`` of it by ``group`` calls."""
+
+    limit: int
+    places: int = 1
+    share: float = 0.0
+    group: int = 1
+
+    def refused(self, held: Floats) -> Floats:
+        """Return the chance that a call is refused when ``held`` calls of ours are counted."""
+        if self.places > 1:
+            return np.asarray(np.interp(held, *_on_step(self.places, self.limit // self.places)))
+        room = np.ceil(np.maximum(self.limit - held, 0.0) / self.group)
+        taken = special.gammainc(np.maximum(room, 1.0), self.share * self.limit / self.group)
+        return np.where(room > 0, taken, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many decisions were made at each value of the statistic, and how they went."""
+
+    held: Floats
+    admitted: Floats
+    refused: Floats
+
+    @property
+    def highest(self) -> float:
+        """The most that was counted after an admission."""
+        return float(self.held[np.flatnonzero(self.admitted)[-1]]) + 1.0
+
+    def log_likelihood(self, slope: Slope) -> float:
+        """Return how well a slope explains the decisions, in nats."""
+        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * slope.refused(self.held)
+        return float(self.admitted @ np.log1p(-chance) + self.refused @ np.log(chance))
+
+
+def counts(statistic: Floats, admitted: Bools, each: float = 1.0) -> Counts:
+    """Return the decisions of one shape, by the value of its ``statistic``. ``each``: how many one stands for."""
+    step = max(1.0, float(statistic.max()) / BINS)
+    index = np.floor(np.maximum(statistic, 0.0) / step + 1e-9).astype(np.int64)
+    size = int(index.max()) + 1
+    held = (np.arange(size) + (0.5 if step > 1.0 else 0.0)) * step
+    passed, refused = (np.bincount(index[chosen], minlength=size) * each for chosen in (admitted, ~admitted))
+    return Counts(*(np.asarray(values, dtype=float) for values in (held, passed, refused)))
+
+
+def rough(table: Counts) -> float:
+    """Return about how well slopes explain a table: enough to choose the shapes that are looked at closely."""
+    middling = [*_on_places(table, (2, 4, 8), 7), *_beside(table, (0.15,), (0.0,), 5)]
+    return max(table.log_likelihood(slope) for slope in middling)
+
+
+def on_replicas(table: Counts) -> list[tuple[float, Slope]]:
+    """Return (log likelihood, slope) for counters that count apart."""
+    return _refined(table, _on_places(table, PLACES, STEPS))
+
+
+def beside_others(table: Counts) -> list[tuple[float, Slope]]:
+    """Return (log likelihood, slope) for a quota that others use too."""
+    return _refined(table, _beside(table, SHARES, GROUPS, STEPS))
+
+
+def _refined(table: Counts, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
+    found = [(table.log_likelihood(slope), slope) for slope in slopes]
+    best = max(found, key=lambda pair: pair[0])[1]
+    each = best.limit / best.places
+    near = sorted({max(1, round(v)) for v in each * np.linspace(1.0 - FINE, 1.0 + FINE, 11)})
+    fine = [Slope(n * best.places, best.places, best.share, best.group) for n in near]
+    return [*found, *((table.log_likelihood(slope), slope) for slope in fine)]
+
+
+def _on_places(table: Counts, places: Sequence[int], steps: int) -> Iterable[Slope]:
+    for r in places:
+        least, most = max(1.0, 0.6 * table.highest / r), max(2.0, 1.6 * table.highest / r)
+        for n in sorted({round(float(v)) for v in np.geomspace(least, most, steps)}):
+            yield Slope(n * r, r)
+
+
+def _beside(table: Counts, shares: Sequence[float], groups: Sequence[float], steps: int) -> Iterable[Slope]:
+    for n in sorted({max(1, round(float(v))) for v in np.linspace(0.9, 1.5, steps) * table.highest}):
+        for share in shares:
+            for group in sorted({max(1, round(part * n)) for part in groups}):
+                yield Slope(n, 1, share, group)
+
+
+def _on_step(places: int, each: int) -> tuple[Floats, Floats]:
+    """Return (calls held, chance of a refusal); large counters look like smaller ones, by the root of their size."""
+    step = min((n for n in _SIMULATED if n >= each), default=_SIMULATED[-1])
+    room, chance = _filled(places, step)
+    return places * each - room * math.sqrt(each / step), chance
+
+
+@lru_cache(maxsize=512)
+def _filled(places: int, each: int) -> tuple[Floats, Floats]:
+    """Return (room that is left, chance of a refusal) while counters fill up, from many simulated windows.
+
+    Each admitted call went to one of the counters that were not full, all alike. Where f of R are full, R / (R - f)
+    calls are decided on average until one passes: those that wait are refused the more often, so they weigh more.
+    """
+    rng = np.random.default_rng(each * 64 + places)
+    counters = np.zeros((_WINDOWS, places), np.int64)
+    chance = np.ones(places * each + 1)
+    runs = np.arange(_WINDOWS)
+    for held in range(places * each):
+        full = counters == each
+        some = full.sum(axis=1)
+        chance[held] = np.mean(some / (places - some)) / np.mean(places / (places - some))
+        counters[runs, np.argmax(np.where(full, -1.0, rng.random(full.shape)), axis=1)] += 1
+    return np.arange(places * each, -1.0, -1.0), chance

@@ -1,0 +1,69 @@
+"""Counters that count apart and others on the quota: the slope is what a simulation shows, and is found again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis import slopes
+from analysis.slopes import Counts, Slope
+
+
+def simulated(places: int, each: int, arrivals: int, runs: int) -> Counts:
+    """Return the decisions of full windows: each call meets one of the counters by chance."""
+    rng = np.random.default_rng(1)
+    held: list[int] = []
+    passed: list[bool] = []
+    for _ in range(runs):
+        counters = np.zeros(places, int)
+        for place in rng.integers(places, size=arrivals):
+            held.append(int(counters.sum()))
+            passed.append(bool(counters[place] < each))
+            counters[place] += passed[-1]
+    return slopes.counts(np.array(held, float), np.array(passed))
+
+
+@pytest.mark.parametrize(("places", "each"), [(2, 40), (5, 12), (8, 1)])
+def test_the_slope_of_counters_apart_is_that_of_a_simulation(places: int, each: int) -> None:
+    """At each number of calls held about as many are refused as the curve says."""
+    seen = simulated(places, each, 3 * places * each, 400)
+    decided = seen.admitted + seen.refused
+    often = decided > 200
+    share = (seen.refused / np.maximum(decided, 1))[often]
+    assert np.abs(share - Slope(places * each, places).refused(seen.held)[often]).max() < 0.12
+    assert share.max() > 0.5
+
+
+def test_counters_apart_are_found_again() -> None:
+    """Thirty windows tell what all of them hold, and that it is more than one place."""
+    _, best = max(slopes.on_replicas(simulated(4, 22, 200, 30)), key=lambda pair: pair[0])
+    assert best.limit == pytest.approx(88, rel=0.05)
+    assert best.places in {3, 4, 5}
+
+
+def test_others_take_what_is_left() -> None:
+    """Nothing of ours passes beyond the limit; far below it hardly anything is refused; between them it rises."""
+    refused = Slope(100, share=0.2, group=2).refused(np.arange(121.0))
+    assert (np.diff(refused) >= 0).all()
+    assert refused[30] < 0.001
+    assert 0.3 < refused[80] < 0.7
+    assert (refused[100:] == 1.0).all()
+
+
+def test_others_on_the_quota_are_found_again() -> None:
+    """What they use on average and the whole limit, from how many of ours were refused at each count."""
+    rng = np.random.default_rng(2)
+    held = rng.integers(0, 130, size=6000).astype(float)
+    theirs = 5 * rng.poisson(0.2 * 100 / 5, size=6000)
+    _, best = max(slopes.beside_others(slopes.counts(held, held + theirs < 100)), key=lambda pair: pair[0])
+    assert best.limit == pytest.approx(100, rel=0.06)
+    assert best.share == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_long_statistic_is_told_apart_in_steps() -> None:
+    """The tables stay short, and no decision is lost."""
+    held = np.arange(10_000.0)
+    table = slopes.counts(held, held < 7000, each=2.0)
+    assert len(table.held) <= slopes.BINS + 1
+    assert (table.admitted.sum(), table.refused.sum()) == (14_000, 6_000)
+    assert table.highest == pytest.approx(7000, rel=0.02)
