@@ -127,7 +127,8 @@ def _poisson_quantile(probability: float, mean: float) -> float:
 def _routed_at_random(limit: float, replicas: int, share: float) -> float:
     """Return the most calls m in the window at which a call is refused with a chance of at most ``share``."""
     each = math.floor(limit / replicas)
-    low, high = min(1, math.floor(limit)), math.floor(limit)
+    # As many as one place admits are never refused: the binomial tail is asked beyond that only.
+    low, high = max(min(1, math.floor(limit)), each), math.floor(limit)
     while low < high:
         middle = (low + high + 1) // 2
         if special.bdtrc(each - 1, middle - 1, 1.0 / replicas) <= share:
