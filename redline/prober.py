@@ -41,7 +41,7 @@ MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
 USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
-COUNTER_WINDOWS = 3.2
+BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
@@ -436,7 +436,10 @@ class Prober:
 
     def _needed_s(self, best: Hypothesis) -> float:
         """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
-        return (best.window_s or 0.0) * (COUNTER_WINDOWS if best.family == "sliding_counter" else 1.0)
+        window_s = best.window_s or 0.0
+        if best.family != "sliding_counter" or best.phase_s is None:
+            return window_s
+        return (best.phase_s - self.traffic.attempts[0].sent_s) % window_s + BOUNDARIES * window_s
 
     def _narrow(self, cycle: int) -> bool:
         """Return whether the family is certain and the rate's interval as narrow as is asked for."""
