@@ -273,15 +273,18 @@ class Prober:
         if self.fit.best is None and self.cap is not None:
             return self._stream()  # with as many in flight as may be: what refuses now is a rate
         self._rest_until_they_differ()
-        rooms = self._rooms(np.array([self.traffic.now_s()]))
-        expected = int(rooms.max(initial=0.0))
+        now = self.traffic.now_s()
+        # What gives back as it was filled does so while the calls go out.
+        sending_s = float(self._rooms(np.array([now])).max(initial=0.0)) / self.options.max_rate_per_s
+        rooms = self._rooms(now + np.array([0.0, sending_s + self._trip_s()]))
+        expected = int(rooms[:, 0].max(initial=0.0))
         self.parted = False
         if cycle == 0 or expected < LUMP or not self._in_doubt():
             return self._push(expected)
         # A part, a pause and the rest: what comes back later, at once or in two lumps, tells windows apart. Where
-        # they expect different room already, the part is what the least of them forbids.
-        least = float(rooms.min())
-        apart = math.ceil(least * 1.03) + 2 if least < APART * expected else 0
+        # some expect clearly less room already, the part is what they forbid.
+        less = rooms[rooms[:, 1] < APART * expected, 1]
+        apart = math.ceil(float(less.max()) * 1.03) + 2 if len(less) else 0
         part = max(apart, int(expected * self.rng.uniform(0.33, 0.38)))
         report = self._send("fill", min(part, expected + 1))
         self._let_refusals_arrive()
@@ -391,7 +394,8 @@ class Prober:
         if best is None:
             return None
         target = min(math.ceil(0.6 * room) + 1, self.options.max_in_flight)
-        return target if self.fit.reached < target and target > 1 else None
+        # Once tried, a few failed or ended calls are no reason to try again.
+        return target if self.fit.reached < (0.8 * target if again else target) and target > 1 else None
 
     def _rested_for(self, size: int) -> bool:
         """Wait until nothing is in flight and the rate limit has room."""
