@@ -18,7 +18,8 @@ from analysis import replay
 from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
 from analysis.replay import Calls
-from redline.prober import CalibrationOptions, Prober
+from redline.knowledge import CalibrationOptions
+from redline.prober import Prober
 from redline.second_limit import SecondLimitMet, probe_further
 from redline.traffic import BudgetEndedError, Progress
 from redline.verification import verify_and_lower

@@ -1,0 +1,260 @@
+"""What a calibration knows at each moment: the record so far, what explains it, and what that leads it to expect.
+
+The plan (`redline.prober`) asks it what is settled, what is in doubt, how much would pass now and when recoveries are
+due. It sends nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import flight, forecast, proposals, replay
+from analysis.fit import Fit, fit, server_offset
+from analysis.infer import UNANCHORED, by_chance, near, rate_interval
+from analysis.proposals import ROUND_WINDOWS_S
+from analysis.replay import ADMITTED, REFUSED, Calls
+from analysis.search import PLATEAU
+from analysis.two_limits import Doubt
+from redline.traffic import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analysis.search import Hypothesis
+    from redline.traffic import Traffic
+
+NARROW = 0.02  # relative width of the rate's interval that is asked for
+FIRST = 3  # cycles whose record is explained from scratch; later ones mostly follow what is left over
+MANY_REFUSALS = 25  # from which on refusals by chance are called so
+UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation which is believed
+WARM = 40  # hypotheses that a refit starts from
+MISSED = 2  # answers that a light refit may leave unexplained
+LONG = 10  # cycles after which three times as wide will do: more of the same tells little
+BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
+ALIGNED = frozenset({"fixed_window", "sliding_counter"})
+SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """What the user may set. Rates per second, times in seconds."""
+
+    seed: int = 0
+    max_throttled: float = 0.001
+    max_rate_per_s: float = 500.0
+    max_in_flight: int = 512
+    patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
+    patience_calls: int = 60_000  # and how many calls
+    max_cycles: int = 30
+    verify: bool = True
+    verify_for_s: float | None = None
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """What was learnt of a target, and what is safe to do next."""
+
+    traffic: Traffic
+    options: CalibrationOptions
+    on_progress: Callable[[Progress], None]
+    cap: int | None = None  # calls in flight that are known to pass
+    latency_s: float = 1.0
+    thorough: bool = True  # whether the last fit looked at every family
+    doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
+    fit: Fit = field(init=False)
+
+    def _refit(self, *, thorough: bool = True, afresh: bool = False) -> None:
+        """Explain the record again; ``afresh`` from nothing, as it will be explained in the end."""
+        calls = self._calls()
+        warm = self.fit.leading(WARM) if hasattr(self, "fit") and not afresh else ()
+        self.thorough = thorough or not warm
+        self.fit = fit(calls, warm, thorough=self.thorough)
+        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls):
+            self._refit()
+            return
+        if self.fit.concurrency is not None:
+            self.cap = max(1, min(self.fit.concurrency, self.fit.reached))
+        else:
+            self.cap = None
+
+    def _settled(self, cycle: int) -> bool:
+        best = self.fit.best
+        if best is None or len(self.traffic.attempts) < 3:  # noqa: PLR2004 - nothing to settle
+            return False
+        if self.fit.missed > max(1.0, UNEXPLAINED * self.fit.refusals):
+            return False
+        if self._recoveries() < 2:  # noqa: PLR2004 - a window shows in the second recovery
+            return False
+        if self.traffic.now_s() - self.traffic.attempts[0].sent_s < self._needed_s(best) or self.fit.rate_doubtful():
+            return False
+        return self._narrow(cycle)
+
+    def _needed_s(self, best: Hypothesis) -> float:
+        """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
+        window_s = best.window_s or 0.0
+        if best.family != "sliding_counter" or best.phase_s is None:
+            return window_s
+        return (best.phase_s - self.traffic.attempts[0].sent_s) % window_s + BOUNDARIES * window_s
+
+    def _narrow(self, cycle: int) -> bool:
+        """Return whether the family is certain and the rate's interval as narrow as is asked for."""
+        best = self.fit.hypotheses[0]
+        low, high = rate_interval(self.fit)
+        same = {h.limit for h in near(self.fit) if h.family == best.family}
+        wanted = 2.0 * NARROW if best.window_s in ROUND_WINDOWS_S and len(same) == 1 else NARROW
+        if best.family in UNANCHORED:
+            # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
+            wanted = max(wanted, 2.0 * self._spread_s() / (best.window_s or 1.0))
+        wanted *= 1.0 if cycle < LONG else 3.0
+        return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
+
+    def _hopeless(self, cycle: int) -> bool:
+        """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
+        if self.doubt.raised(self.fit):
+            return True
+        if self.fit.refusals < MANY_REFUSALS:
+            return False
+        return (cycle >= FIRST and by_chance(self.fit)) or (cycle >= LONG and self.fit.misfit.kind() is not None)
+
+    def _recoveries(self) -> int:
+        """Return how often the rate limit was seen to give back."""
+        best = self.fit.best
+        if best is None:
+            return 0
+        seen = proposals.structure(self._record(best))
+        return int(np.sum(seen.waits > 2.0 * self._spread_s()))
+
+    def _in_doubt(self) -> bool:
+        ranked = self.fit.probabilities()
+        return len(ranked) > 1 and ranked[0][1] < SURE
+
+    def _alignment_in_doubt(self) -> bool:
+        """Return whether windows on the clock and windows that we open ourselves explain the record alike.
+
+        While each fill follows a recovery at once, both predict the same next one.
+        """
+        if self.fit.rate_doubtful() or self._recoveries() < 2:  # noqa: PLR2004 - one says nothing about a period
+            return False
+        top = self.fit.hypotheses[0].score
+        alike = {h.family in ALIGNED for h in self.fit.leaders() if h.score > top - 7.0}
+        return len(alike) > 1
+
+    def _window_guess_s(self) -> float:
+        """Return the leading window, but never a wait out of proportion to what was seen so far."""
+        best = self.fit.best
+        if best is None:
+            return 1.0
+        seen = 2.0 * (self.traffic.now_s() - self.traffic.attempts[0].sent_s) + 5.0
+        return min(seen, best.window_s or best.limit / best.rate_per_s)
+
+    def _rooms(self, at_s: replay.Floats) -> replay.Floats:
+        """Return the room, (hypotheses, moments), that the best of each family expects."""
+        calls = self._calls()
+        self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
+        ranked = [h for h in self.fit.leaders() if h.score > self.fit.hypotheses[0].score - 10.0]
+        rooms = [np.floor(np.maximum(forecast.room(self._record(h), h, at_s), 0.0) + 1e-6) for h in ranked]
+        return np.stack(rooms) if rooms else np.zeros((0, len(at_s)))
+
+    def _record(self, h: Hypothesis) -> replay.Record:
+        known = self.fit
+        excuse = flight.excused(known.calls, known.flight, known.concurrency) if known.concurrency else None
+        return replay.prepare(
+            known.calls,
+            known.offsets_s,
+            counts_refused=h.counts_refused,
+            counts_other=h.counts_other,
+            excused=excuse,
+            thin=False,
+        )
+
+    def _focus(self, now: float) -> list[tuple[float, float]]:
+        """Return (moment from now, half width) where recoveries are expected."""
+        found: list[tuple[float, float]] = []
+        if self._recoveries() == 0:
+            first = self.traffic.attempts[0].sent_s
+            offset = server_offset(self.fit.calls)
+            for w in ROUND_WINDOWS_S:
+                ends = [first + w]
+                if offset is not None:
+                    ends.append(math.ceil((now + offset[0]) / w) * w - offset[0])
+                found += [(e - now, 0.02 * w + 0.5 * self._trip_s()) for e in ends if 0.2 < e - now < 120.0]  # noqa: PLR2004
+            return _apart(found)[:4]
+        for h in self.fit.leaders()[:4]:
+            if h.score < self.fit.hypotheses[0].score - 8.0:
+                continue
+            alike = [o for o in self.fit.hypotheses if o.family == h.family and o.score > h.score - PLATEAU]
+            alike.sort(key=lambda o: (o.window_s or 0.0, o.rate_per_s))
+            chosen = alike[:: max(1, len(alike) // 10)] + alike[-1:]
+            record = self._record(h)
+            moments = [forecast.first_room_s(record, o, now) for o in chosen]
+            moments = [m for m in moments if math.isfinite(m)]
+            if moments:
+                scale = h.window_s or 1.0 / h.rate_per_s
+                low, high = min(moments) - now, max(moments) - now
+                found.append(((low + high) / 2, (high - low) / 2 + 0.003 * scale + self._spread_s()))
+        return _apart(found)
+
+    def _mean_latency_s(self) -> float:
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts[-200:] if a.status == 200]  # noqa: PLR2004
+        return float(np.mean(took)) if took else self.latency_s
+
+    def _short_latency_s(self) -> float:
+        """Return what nearly all answers take at least."""
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts if a.status == 200]  # noqa: PLR2004
+        return float(np.quantile(took, 0.1)) if took else self.latency_s
+
+    def _calls(self) -> Calls:
+        return Calls.from_attempts(
+            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
+        )
+
+    def _trip_s(self) -> float:
+        """Return how long a refusal takes to come back, at most."""
+        trips = [a.done_s - a.sent_s for a in self.traffic.attempts[-400:] if a.status == 429]  # noqa: PLR2004
+        return float(np.quantile(trips, 0.98)) if len(trips) > 2 else min(self.latency_s, 0.4)  # noqa: PLR2004
+
+    def _spread_s(self) -> float:
+        return float(self.fit.offsets_s[-1])
+
+    def note(self, phase: str) -> None:
+        """Tell how far the calibration is."""
+        attempts = self.traffic.attempts
+        refused = int(np.sum(self.fit.calls.outcome == REFUSED))
+        self.on_progress(
+            Progress(
+                phase=phase,
+                estimate=_sentence(self.fit),
+                sent=len(attempts),
+                admitted=int(np.sum(self.fit.calls.outcome == ADMITTED)),
+                throttled=refused,
+                elapsed_s=self.traffic.now_s(),
+            )
+        )
+
+
+def _apart(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Merge overlapping intervals."""
+    merged: list[tuple[float, float]] = []
+    for centre, half in sorted(found):
+        if merged and centre - half <= merged[-1][0] + merged[-1][1]:
+            low = merged[-1][0] - merged[-1][1]
+            high = max(centre + half, merged[-1][0] + merged[-1][1])
+            merged[-1] = ((low + high) / 2, (high - low) / 2)
+        else:
+            merged.append((centre, half))
+    return merged
+
+
+def _sentence(fitted: Fit) -> str:
+    best = fitted.best
+    parts = []
+    if best is not None:
+        per_min = best.rate_per_s * 60
+        parts.append(f"about {per_min:.4g} requests a minute ({best.family.replace('_', ' ')})")
+    if fitted.concurrency is not None:
+        parts.append(f"{fitted.concurrency} calls in flight")
+    return ", ".join(parts)
