@@ -400,8 +400,9 @@ def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> floa
     # Only whole seconds: among windows of any length, one that fits the epoch by chance is always near.
     if seen.server_offset_s is not None and window_s.is_integer():
         offset, slack = seen.server_offset_s
+        near = blur if window_s in ROUND_WINDOWS_S else 2.0 * record.spread_s  # of so many whole seconds one fits
         off = (shape[1] + offset + 0.5 * window_s) % window_s - 0.5 * window_s
-        if abs(off) <= slack + blur:
+        if abs(off) <= slack + near:
             return value - ODD_COST
     return value - ODD_COST - min(6.0, max(1.0, math.log(window_s / blur)))
 
