@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis import flight, proposals, replay, search
 from analysis.misfit import Misfit, misfit_of
+from analysis.priors import prior_of
 from analysis.replay import ADMITTED, OTHER, REFUSED
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _without_failures(
     for h in leading:
         shape = search.shape_of(h)
         for _, thresholds, ll in search.judged(record, h.family, [shape], seen):
-            prior = search.prior_of(record, h.family, shape, seen) - 0.5
+            prior = prior_of(record, h.family, shape, seen) - 0.5
             again += [
                 search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
                 for k, v in zip(thresholds[0], ll[0], strict=True)

@@ -14,9 +14,10 @@ from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
 from analysis.misfit import FEWEST
+from analysis.priors import RATE_PRICE
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Limit
-from analysis.search import PLATEAU, RATE_PRICE
+from analysis.search import PLATEAU
 from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:

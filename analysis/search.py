@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import replay
+from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S, clock_aligned, duration_s, proposals
 from mock_server import limits
 
@@ -24,14 +25,10 @@ if TYPE_CHECKING:
     from analysis.proposals import Shape, Structure
     from analysis.replay import Floats, Record
 
-ROUND_BONUS: Final = 4.0  # nats: a person chose the number
-ODD_COST: Final = 0.7  # nats: half of the prior is for windows of any length
 SMALL_BURST: Final = 2.0
 NEAR: Final = 0.06  # relative distance within which a round window is tried
-RATE_PRICE: Final = 4.0  # nats that a rate limit must earn
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
 STEPS: Final = 10.0 ** np.linspace(-4.0, -0.7, 12)
-WHOLE_BONUS: Final = 1.5  # nats for a whole number of seconds
 CLOSEST: Final = 3  # thresholds a shape is judged with
 SCREENED: Final = 60  # shapes that pass the quick look
 HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
@@ -377,34 +374,6 @@ def hypothesis_of(
         log_prior=log_prior,
         roundness=round_part,
     )
-
-
-def roundness(window_s: float) -> float:
-    """Return the nats by which a window is likelier beforehand because people choose such numbers."""
-    return ROUND_BONUS if window_s in ROUND_WINDOWS_S else WHOLE_BONUS if window_s.is_integer() else 0.0
-
-
-def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> float:
-    """Return the log prior: round windows are likelier, and so are windows aligned to the server's clock.
-
-    A phase that the record was free to choose costs what choosing it was worth (an Occam factor): the number of
-    phases that could have been told apart.
-    """
-    if family == "token_bucket":
-        return -RATE_PRICE - ODD_COST
-    window_s = float(shape[0])
-    value = roundness(window_s) - ODD_COST - RATE_PRICE
-    if len(shape) == 1:
-        return value
-    blur = 2.0 * (record.spread_s + 0.005 * window_s)
-    # Only whole seconds: among windows of any length, one that fits the epoch by chance is always near.
-    if seen.server_offset_s is not None and window_s.is_integer():
-        offset, slack = seen.server_offset_s
-        near = blur if window_s in ROUND_WINDOWS_S else 2.0 * record.spread_s  # of so many whole seconds one fits
-        off = (shape[1] + offset + 0.5 * window_s) % window_s - 0.5 * window_s
-        if abs(off) <= slack + near:
-            return value - ODD_COST
-    return value - ODD_COST - min(6.0, max(1.0, math.log(window_s / blur)))
 
 
 def shape_of(h: Hypothesis) -> Shape:

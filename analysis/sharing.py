@@ -14,6 +14,7 @@ import numpy as np
 
 from analysis import flight, proposals, replay, search, slopes
 from analysis.fit import REFUSED_VARIANTS, server_offset
+from analysis.priors import prior_of
 from mock_server import limits
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def explain(fitted: Fit) -> Sharing:
         seen = proposals.structure(record, server_offset(fitted.calls))
         for family in REFUSED_VARIANTS if counts_refused else search.RATE_FAMILIES:
             for shape, table in _promising(fitted, record, family, seen):
-                prior = search.prior_of(record, family, shape, seen)
+                prior = prior_of(record, family, shape, seen)
                 for kind, judged in ((replicas, slopes.on_replicas), (others, slopes.beside_others)):
                     kind += [Shared(family, shape, s, ll + prior, counts_refused) for ll, s in judged(table)]
     return Sharing(tuple(_ranked(replicas)), tuple(_ranked(others)))
