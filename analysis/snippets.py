@@ -32,7 +32,7 @@ def settings_toml(settings: Settings, source: Mapping[str, str]) -> str:
 
 def _pair(name: str, value: object) -> str:
     if value is None:
-        return f"# {name}: none is needed"
+        return f"# {name}: none was found"
     if isinstance(value, bool):
         return f"{name} = {'true' if value else 'false'}"
     # a JSON string is a TOML basic string

@@ -43,7 +43,7 @@ def test_settings_toml_is_the_settings_key_for_key(settings: Settings) -> None:
     read = tomllib.loads(text)
     assert read.pop("source") == SOURCE
     assert read == without_none(msgspec.to_builtins(settings))
-    assert "# input_tokens_per_minute: none is needed" in text
+    assert "# input_tokens_per_minute: none was found" in text
 
 
 def test_the_environment_has_every_number() -> None:
