@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from analysis.replay import Calls, Floats
     from analysis.search import Hypothesis
 
-CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
+CONCURRENCY_PRICE: Final = 8.0  # nats that a limit on calls in flight must earn
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
+FEW: Final = 3  # shapes of each family that are judged again without failed calls
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
 
 
@@ -245,10 +246,14 @@ def _variants(warm: Sequence[Hypothesis]) -> list[tuple[str, bool]]:
 def _without_failures(
     calls: Calls, offsets: Floats, excuse: replay.Bools | None, found: list[Hypothesis], *, tokens: bool
 ) -> list[Hypothesis]:
-    """Judge the leading shapes again under the assumption that calls answered with 5xx were never counted."""
+    """Judge the leading shapes again under the assumption that calls answered with 5xx were never counted.
+
+    A few calls too many move the rate of a bucket: where only an odd window explains the record, one is searched anew.
+    """
     record = replay.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_other=False)
     seen = proposals.structure(record, server_offset(calls))
-    leading = sorted((h for h in found if not h.counts_refused), key=lambda h: -h.score)[:8]
+    ranked = sorted((h for h in found if not h.counts_refused), key=lambda h: -h.score)
+    leading = [h for family in search.RATE_FAMILIES for h in [h for h in ranked if h.family == family][:FEW]]
     again: list[Hypothesis] = []
     for h in leading:
         shape = search.shape_of(h)
@@ -258,6 +263,9 @@ def _without_failures(
                 search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
                 for k, v in zip(thresholds[0], ll[0], strict=True)
             ]
+    if ranked and ranked[0].window_s is not None and not ranked[0].roundness:
+        anew = search.search(record, "token_bucket", seen)
+        again += [replace(h, log_prior=h.log_prior - 0.5) for h in anew]
     return again
 
 

@@ -340,8 +340,10 @@ def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
 
 
 def _anchored_row(record: Record, window_s: float, first: Ints) -> Floats:
+    """Ask each decision in the window that was open before it: a call that opens one must have come after its end."""
     opened = record.history_s[first]
-    index = np.searchsorted(opened, record.at_s, side="right") - 1
+    opener = np.searchsorted(first, record.before)
+    index = np.where(record.admitted, opener, np.searchsorted(opened, record.at_s, side="right")) - 1
     held = np.maximum(index, 0)
     inside = (index >= 0) & (record.at_s < opened[held] + window_s)
     return np.where(inside, _spent_since(record, first[held]), 0.0)
@@ -350,11 +352,12 @@ def _anchored_row(record: Record, window_s: float, first: Ints) -> Floats:
 def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
     """Return for each window which entries of the history opened one.
 
-    A call that was admitted while the window was full can only have opened the next one, if it came close
-    enough to the end for the spread to explain it.
+    Where the spread leaves open which call did, full windows tell: a call that was admitted while the window was full
+    can only have opened the next one, and the calls between an opening and a block are as many as the limit lets pass.
     """
     history, spent = record.history_s, record.spent
     n = len(history)
+    refused_s, admitted_then = (np.append(found, last) for found, last in zip(blocks(record), (np.inf, 0), strict=True))
     k = np.zeros(len(windows_s), np.int64)
     steps: list[Ints] = []
     while (k < n).any():
@@ -364,9 +367,24 @@ def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
         after = np.searchsorted(history, end, side="left")
         full = np.searchsorted(spent, spent[held] + limit, side="right") - 1
         early = (held < full) & (full < after) & (history[np.minimum(full, n - 1)] >= end - record.spread_s)
-        k = np.where(k < n, np.maximum(np.where(early, full, after), held + 1), n)
+        after = np.where(early, full, after)
+        opened_s = history[np.minimum(after, n - 1)]
+        block = np.minimum(np.searchsorted(refused_s, opened_s), len(refused_s) - 1)
+        left = np.searchsorted(spent, spent[admitted_then[block]] - limit)
+        counted = (left > held) & (refused_s[block] > opened_s) & (refused_s[block] < opened_s + windows_s)
+        counted &= np.abs(history[np.minimum(left, n - 1)] - end) <= record.spread_s
+        k = np.where(k < n, np.maximum(np.where(counted, left, after), held + 1), n)
     table = np.stack(steps, axis=1)
     return [row[row < n] for row in table]
+
+
+def blocks(record: Record) -> tuple[Floats, Ints]:
+    """Return when calls were refused with no other near that passed, and how many of the history had been sent."""
+    refused_s = record.sent_s[~record.admitted]
+    count = np.searchsorted(record.history_s, refused_s, side="right")
+    following = np.append(record.history_s, np.inf)[count]
+    alone = following > refused_s + record.spread_s
+    return refused_s[alone], count[alone]
 
 
 def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats:

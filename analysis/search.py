@@ -36,6 +36,7 @@ FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a 
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
 SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
+JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one variable, has steps and gaps
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
 SETTLED: Final = 12  # and those that it hands on
@@ -137,6 +138,9 @@ def search(
         ranked = sorted([*ranked[:8], *table.look(_perturbed(best, scale, seen, rng))], reverse=True)
         scale *= 0.35
     table.look(_rounded(family, ranked[0][1], seen))
+    if family in JAGGED:
+        near = record.spread_s * np.linspace(-1.5, 1.5, 61)
+        table.look([(ranked[0][1][0] + d,) for d in near.tolist()])
     for _ in range(2):
         ends = table.ends()
         table.look([shape for end in ends for shape in _outwards(end, seen)])
@@ -325,7 +329,7 @@ def judged(
 
 
 def _guess(seen: Structure) -> float:
-    return float(seen.lumps.max()) if len(seen.lumps) else 1.0
+    return seen.usual
 
 
 def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
