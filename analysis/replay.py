@@ -219,7 +219,6 @@ def prepare(
     cost = calls.tokens if tokens else np.ones(len(calls))
     history = calls.sent_s[counted]
     spent = np.concatenate([[0.0], np.cumsum(cost[counted])])
-    before_all = np.concatenate([[0], np.cumsum(counted)])[:-1]
     decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
     if excused is not None:
         decided &= ~excused
@@ -231,19 +230,15 @@ def prepare(
     admitted = calls.outcome[position] == ADMITTED
     at = calls.sent_s[position][None, :] + offsets_s[:, None]
     # A refused call may have come after calls sent later, but not after those sent when its answer was back.
+    passed = counted & (calls.outcome != REFUSED) & (calls.outcome != EXCUSED)
     answered = np.where(np.isfinite(calls.done_s), calls.done_s, np.inf)[position]
-    later = np.searchsorted(history, np.minimum(at[-1], answered), side="right") - counted[position]
-    back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
-    if counts_refused:
-        # Of the refused calls sent just before an admitted one, none need have arrived before it.
-        refused = np.flatnonzero(calls.throttled)
-        near = np.searchsorted(refused, position) - np.searchsorted(
-            calls.sent_s[refused], calls.sent_s[position] - float(offsets_s[-1]), side="right"
-        )
-        earlier = before_all[position] - np.maximum(near, 0)
-    else:
-        earlier = before_all[position]
+    later = np.searchsorted(calls.sent_s[passed], np.minimum(at[-1], answered), side="right")
+    later -= passed[position]
+    earlier = (np.cumsum(passed) - passed)[position]
     before = np.broadcast_to(np.where(admitted, earlier, later), at.shape)
+    if counts_refused:
+        before = before + _refused_before(calls, position, at)
+    back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
     return Record(
         history_s=history,
         spent=spent,
@@ -258,6 +253,15 @@ def prepare(
         counts_refused=counts_refused,
         counts_other=counts_other,
     )
+
+
+def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:
+    """Return how many refused calls stand before each decision, (offsets, decisions), as its own delay has it."""
+    refused_s = calls.sent_s[calls.throttled]
+    sent_s = calls.sent_s[position]
+    moved = np.searchsorted(refused_s, at_s) - np.searchsorted(refused_s, sent_s)
+    itself = calls.throttled[position] & (at_s > sent_s)
+    return np.asarray((np.cumsum(calls.throttled) - calls.throttled)[position] + moved - itself)
 
 
 def _spaced(sent_s: Floats, starts: Ints, spread_s: float) -> Ints:
