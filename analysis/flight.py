@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED
+from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
-    from analysis.replay import Bools, Calls, Floats, Ints
+    from analysis.calls import Bools, Calls, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

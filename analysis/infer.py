@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.doubt import UNSEEN, beside_common, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
+from analysis.likelihood import OUTLIER
 from analysis.misfit import FEWEST
 from analysis.priors import RATE_PRICE
-from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:
-    from analysis.replay import Calls
+    from analysis.calls import Calls
     from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair

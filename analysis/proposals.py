@@ -17,7 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
 
 Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
 
