@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED
+from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
-    from analysis.replay import Bools, Calls, Floats, Ints
+    from analysis.calls import Bools, Calls, Floats, Ints
 
 WORK_S = 0.0015  # what a server takes to refuse, or to free a place after its answer: it is no part of the way back
 

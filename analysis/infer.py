@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from analysis import proposals, replay
+from analysis import decisions, proposals
+from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.doubt import UNSEEN, beside_common, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
+from analysis.likelihood import OUTLIER
 from analysis.misfit import FEWEST
 from analysis.priors import RATE_PRICE
-from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.two_limits import SUSPECT, pair
 
 if TYPE_CHECKING:
-    from analysis.replay import Calls, Ints
+    from analysis.calls import Calls, Ints
     from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
@@ -97,7 +98,7 @@ def _blur(fitted: Fit) -> float:
     spread = float(fitted.offsets_s[-1])
     blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
     if best is not None and best.family in UNANCHORED and best.window_s is not None:
-        waits = proposals.structure(replay.prepare(calls, fitted.offsets_s)).waits
+        waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
         told = int(np.sum(waits > 2.0 * spread))
         blur = max(blur, 0.3 * spread / best.window_s / math.sqrt(max(1.0, told / 3.0)))
     return blur

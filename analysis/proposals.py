@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import replay
+from analysis import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
 
 Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
 
@@ -65,7 +66,7 @@ def _usual(record: Record, lumps: Floats) -> float:
 
     Admissions among the first refusals of a block, which came in another order, are no lumps of their own.
     """
-    _, count = replay.blocks(record)
+    _, count = decisions.blocks(record)
     spent = np.diff(record.spent[np.unique(np.concatenate([[0], count]))])
     values, times = np.unique(spent, return_counts=True)
     if len(values) == 0 or times.max() == 1:

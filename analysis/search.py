@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import replay
+from analysis import decisions, likelihood, replay
 from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S, clock_aligned, duration_s, proposals
 from mock_server import limits
@@ -22,8 +22,9 @@ from mock_server import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from analysis.calls import Floats
+    from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
-    from analysis.replay import Floats, Record
 
 SMALL_BURST: Final = 2.0
 NEAR: Final = 0.06  # relative distance within which a round window is tried
@@ -151,7 +152,7 @@ def _settled(
     record: Record, family: str, shapes: Sequence[Shape], seen: Structure, rng: np.random.Generator
 ) -> list[Shape]:
     """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
-    quick = replay.at_middle(record)
+    quick = decisions.at_middle(record)
     least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
     pool: dict[Shape, float] = {}
 
@@ -177,7 +178,7 @@ def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structu
     found: list[float] = []
     for first in range(0, len(shapes), size):
         s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        found += replay.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
+        found += likelihood.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
     return found
 
 
@@ -322,9 +323,9 @@ def judged(
         part = shapes[first : first + size]
         s = statistic(record, family, part, _guess(seen))
         thresholds = _thresholds(record, s)
-        best = np.argsort(replay.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
+        best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
         thresholds = np.take_along_axis(thresholds, best, axis=1)
-        ll = replay.log_likelihood(record, s, thresholds)
+        ll = likelihood.log_likelihood(record, s, thresholds)
         yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
 
 
@@ -336,12 +337,12 @@ def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
     """Keep the shapes that miss the fewest decisions, by a quick look."""
     if len(shapes) <= SCREENED:
         return list(shapes)
-    quick = replay.at_middle(record)
+    quick = decisions.at_middle(record)
     size = max(1, 200_000 // max(1, quick.at_s.size))
     missed = []
     for first in range(0, len(shapes), size):
         s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        missed.append(replay.misfits(quick, s, _thresholds(quick, s)).min(axis=1))
+        missed.append(likelihood.misfits(quick, s, _thresholds(quick, s)).min(axis=1))
     order = np.argsort(np.concatenate(missed), kind="stable")[:SCREENED]
     return [shapes[i] for i in order]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import flight, forecast, proposals, replay
+from analysis import decisions, flight, forecast, proposals
+from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.fit import Fit, fit, server_offset
 from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
-from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
 from analysis.two_limits import Doubt
 from redline.traffic import Progress
@@ -24,6 +24,8 @@ from redline.traffic import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analysis.calls import Floats
+    from analysis.decisions import Record
     from analysis.search import Hypothesis
     from redline.traffic import Traffic
 
@@ -167,7 +169,7 @@ class Knowledge:
         seen = 2.0 * (self.traffic.now_s() - self.traffic.attempts[0].sent_s) + 5.0
         return min(seen, best.window_s or best.limit / best.rate_per_s)
 
-    def _rooms(self, at_s: replay.Floats) -> replay.Floats:
+    def _rooms(self, at_s: Floats) -> Floats:
         """Return the room, (hypotheses, moments), that the best of each family expects."""
         calls = self._calls()
         self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
@@ -175,10 +177,10 @@ class Knowledge:
         rooms = [np.floor(np.maximum(forecast.room(self._record(h), h, at_s), 0.0) + 1e-6) for h in ranked]
         return np.stack(rooms) if rooms else np.zeros((0, len(at_s)))
 
-    def _record(self, h: Hypothesis) -> replay.Record:
+    def _record(self, h: Hypothesis) -> Record:
         known = self.fit
         excuse = flight.excused(known.calls, known.flight, known.concurrency) if known.concurrency else None
-        return replay.prepare(
+        return decisions.prepare(
             known.calls,
             known.offsets_s,
             counts_refused=h.counts_refused,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import forecast
-from analysis.replay import ADMITTED
+from analysis.calls import ADMITTED
 from redline import probing
 from redline.knowledge import FIRST, Knowledge
 
