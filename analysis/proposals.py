@@ -227,8 +227,9 @@ def _counters(record: Record, seen: Structure) -> list[Shape]:
 
 
 def _bucket_rates(record: Record) -> list[float]:
-    total, duration = float(record.spent[-1]), duration_s(record)
-    return [float(r) for r in np.geomspace(0.003 * total / duration, 4 * total / duration, 60)]
+    """Return rates around what came in on average: a small bucket that was seldom emptied may let in far more."""
+    mean = float(record.spent[-1]) / duration_s(record)
+    return [float(r) for r in np.geomspace(0.003 * mean, 40.0 * mean, 80)]
 
 
 def _slopes(record: Record) -> list[float]:
