@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,10 @@ from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
 from analysis.misfit import finding_of
-from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
-from analysis.result import Finding, Limit
+from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED, UNCLEAR
+from analysis.result import Finding, Limit, State
 from analysis.search import PLATEAU, RATE_PRICE
+from analysis.tokens import blamed, fit_tokens, for_requests, sized
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
@@ -28,7 +30,12 @@ MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexp
 def infer(calls: Calls) -> Inference:
     """Explain a finished record (phases named ``verify…`` left out) and say what follows."""
     probes = calls.where([not p.startswith("verify") for p in calls.phase])
-    return conclude_limits(fit(probes))
+    requests = fit(for_requests(probes))
+    tokens = fit_tokens(probes, requests)
+    if tokens is not None and (theirs := blamed(probes, tokens)).any():
+        outcome = np.where(theirs, UNCLEAR, probes.outcome)
+        requests = fit(for_requests(replace(probes, outcome=outcome)))
+    return conclude_limits(requests, probes, tokens)
 
 
 def rate_interval(fitted: Fit) -> tuple[float, float]:
@@ -71,9 +78,9 @@ def near(fitted: Fit) -> list[Hypothesis]:
     return [h for h in fitted.hypotheses if h.score > top - PLATEAU or h.evidence > plain - PLATEAU]
 
 
-def conclude_limits(fitted: Fit) -> Inference:
-    """Return what the fit allows to say."""
-    identified = [_requests(fitted), _concurrency(fitted)]
+def conclude_limits(fitted: Fit, probes: Calls, tokens: Fit | None) -> Inference:
+    """Return what the fits allow to say: of requests and calls in flight, and of input tokens."""
+    identified = [_rate(fitted, "requests"), _tokens(fitted, probes, tokens), _concurrency(fitted)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
     spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
@@ -123,16 +130,34 @@ def _concurrency(fitted: Fit) -> Identified:
     )
 
 
-def _requests(fitted: Fit) -> Identified:
-    doubt = _contradiction(fitted)
+def _tokens(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:
+    """Tell the limit on input tokens, or how many passed without meeting one."""
+    sent = sized(probes)
+    if not sent.any():
+        reason = "no call had a large prompt"
+        return Identified(Limit(metric="input_tokens", state="not_tested", reason=reason))
+    if tokens is not None and not by_chance(requests):
+        return _rate(tokens, "input_tokens")
+    passed = sent & (probes.outcome == ADMITTED)
+    at_s, spent = probes.sent_s[passed], np.concatenate([[0.0], np.cumsum(probes.tokens[passed])])
+    inside = spent[1:] - spent[np.searchsorted(at_s, at_s - 60.0, side="left")]
+    most = float(inside.max(initial=0.0))
+    reason = f"{most:.0f} input tokens passed within a minute and none were refused for their number"
+    state: State = "at_least" if most else "not_tested"
+    return Identified(Limit(metric="input_tokens", state=state, rate_per_min=most or None, reason=reason))
+
+
+def _rate(fitted: Fit, metric: str) -> Identified:
+    unit = "calls" if metric == "requests" else "tokens"
+    doubt = _contradiction(fitted, metric)
     if doubt is not None:
         return Identified(doubt)
     best = fitted.best
     if best is None:
-        return Identified(_unmet(fitted))
+        return Identified(_unmet(fitted, metric))
     if not _gave_back(fitted):
-        reason = f"the limit was met after {best.limit:g} calls and gave nothing back while it was watched"
-        return Identified(Limit(metric="requests", state="unresolved", reason=reason))
+        reason = f"the limit was met after {best.limit:g} {unit} and gave nothing back while it was watched"
+        return Identified(Limit(metric=metric, state="unresolved", reason=reason))
     close = near(fitted)
     ranked = fitted.probabilities()
     bucket = best.window_s is None
@@ -149,7 +174,7 @@ def _requests(fitted: Fit) -> Identified:
     ]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
-        metric="requests",
+        metric=metric,
         state="measured",
         family=best.family,
         family_probability=ranked[0][1],
@@ -175,7 +200,7 @@ def _gave_back(fitted: Fit) -> bool:
     return bool(np.any(outcome[first:] == ADMITTED))
 
 
-def _contradiction(fitted: Fit) -> Limit | None:
+def _contradiction(fitted: Fit, metric: str) -> Limit | None:
     """Return what to say where no limit explains the record: refusals by chance, or a reason to doubt."""
     refused = fitted.refusals
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
@@ -184,7 +209,7 @@ def _contradiction(fitted: Fit) -> Limit | None:
     missed = fitted.missed
     if by_chance(fitted):
         return Limit(
-            metric="requests",
+            metric=metric,
             state="random",
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
@@ -192,7 +217,7 @@ def _contradiction(fitted: Fit) -> Limit | None:
     kind = fitted.misfit.kind()
     if missed > max(3.0, MOST_MISSED * decided) or (fitted.best is not None and kind in {"replicas", "drift"}):
         return Limit(
-            metric="requests",
+            metric=metric,
             state="unresolved",
             reason=f"{missed} of {decided} answers contradict the best explanation: others may use the same quota, "
             "replicas may count apart, or the limit may have changed",
@@ -231,15 +256,15 @@ def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:
     return tuple((float(w), h.spec()) for w, h in zip(weights, kept, strict=True))
 
 
-def _unmet(fitted: Fit) -> Limit:
+def _unmet(fitted: Fit, metric: str) -> Limit:
     admitted = np.sort(fitted.calls.sent_s[fitted.calls.outcome == ADMITTED])
     if len(admitted) == 0:
         refused = int(np.sum(fitted.calls.outcome == REFUSED))
         reason = f"no call was admitted ({refused} refused)"
-        return Limit(metric="requests", state="unresolved" if refused else "not_tested", reason=reason)
+        return Limit(metric=metric, state="unresolved" if refused else "not_tested", reason=reason)
     inside = np.arange(1, len(admitted) + 1) - np.searchsorted(admitted, admitted - 60.0, side="left")
     return Limit(
-        metric="requests",
+        metric=metric,
         state="at_least",
         rate_per_min=float(inside.max()),
         reason=f"{int(inside.max())} calls passed within a minute and the rate was never refused",

@@ -14,7 +14,7 @@ spread), and the share of offsets that agree is its likelihood. This file reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,6 +30,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 REFUSED, ADMITTED, OTHER, PENDING = 0, 1, 2, 3
+UNCLEAR: Final = 4  # refused, but another limit may be the one that did it: it decides nothing
 OUTLIER: Final = 1e-3  # chance that a decision has a cause outside the model
 SILENCE_S: Final = 2.0  # a call without an answer for so long was not refused: refusals come back at once
 _QUANTILES: Final = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
@@ -44,7 +45,7 @@ class Calls:
 
     sent_s: Floats
     done_s: Floats
-    outcome: Ints  # REFUSED | ADMITTED | OTHER | PENDING
+    outcome: Ints  # REFUSED | ADMITTED | OTHER | PENDING | UNCLEAR
     tokens: Floats  # input tokens
     server_date: Floats
     retry_delay_s: Floats
@@ -125,6 +126,12 @@ class Calls:
             tuple(self.phase[i] for i in index),
         )
 
+    def joined(self, later: Calls) -> Calls:
+        """Return this record and what was sent after it."""
+        names = [f.name for f in fields(Calls)]
+        pairs = [(getattr(self, name), getattr(later, name)) for name in names]
+        return Calls(*(a + b if isinstance(a, tuple) else np.concatenate([a, b]) for a, b in pairs))
+
     def where(self, keep: Bools | Iterable[bool]) -> Calls:
         """Return the calls for which ``keep`` holds."""
         return self.take(np.flatnonzero(np.asarray(keep)))
@@ -195,7 +202,7 @@ def prepare(
     """Turn calls into a `Record`. Decisions deep inside a run of equal outcomes are thinned out: they say nothing."""
     counted = (calls.outcome == ADMITTED) | (counts_other & (calls.outcome == OTHER))
     if counts_refused:
-        counted |= calls.outcome == REFUSED
+        counted |= (calls.outcome == REFUSED) | (calls.outcome == UNCLEAR)
     cost = calls.tokens if tokens else np.ones(len(calls))
     history = calls.sent_s[counted]
     spent = np.concatenate([[0.0], np.cumsum(cost[counted])])

@@ -19,6 +19,7 @@ from analysis.infer import infer
 from analysis.recommend import recommend
 from analysis.replay import Calls
 from redline.prober import CalibrationOptions, Prober
+from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
 from redline.verification import verify_and_lower
 
@@ -51,9 +52,12 @@ def calibrate(
 ) -> Calibration:
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
     prober = Prober(traffic, options, on_progress)
+    tokens = TokenProbe(prober, options.probe_tokens)
+    prober.before_fill = tokens.look
     ended = "completed"
     try:
         prober.run()
+        tokens.run()
     except BudgetEndedError:
         ended = "budget"
     probed_s, probed_calls = traffic.now_s(), len(traffic.attempts)

@@ -18,6 +18,7 @@ from analysis.infer import by_chance, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
+from analysis.tokens import for_requests
 from redline import probing
 from redline.traffic import Progress
 
@@ -53,6 +54,7 @@ class CalibrationOptions:
     patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
     patience_calls: int = 60_000  # and how many calls
     max_cycles: int = 30
+    probe_tokens: int = 100_000_000  # input tokens that the search for a limit on them may spend
     verify: bool = True
     verify_for_s: float | None = None
 
@@ -69,6 +71,7 @@ class Prober:
     latency_s: float = 1.0
     thorough: bool = True  # whether the last fit looked at every family
     passing: bool = False  # whether the last recovery was let pass unseen
+    before_fill: Callable[[], None] = lambda: None  # may use a little of the room that there is then
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
 
@@ -192,6 +195,7 @@ class Prober:
         if self.fit.rate_doubtful():
             return self._fill_below_candidate()
         self._rest_until_they_differ()
+        self.before_fill()
         expected = self._expected_room()
         if cycle >= 1 and expected >= 6 and self._in_doubt():  # noqa: PLR2004 - enough to split in two lumps
             part = int(expected * self.rng.uniform(0.35, 0.6))
@@ -296,9 +300,7 @@ class Prober:
     # --------------------------------------------------------------------------------------- what is known
 
     def _refit(self, *, thorough: bool = True) -> None:
-        calls = Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        calls = self._calls()
         warm = self.fit.leading(WARM) if hasattr(self, "fit") else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
@@ -404,9 +406,8 @@ class Prober:
         )
 
     def _calls(self) -> Calls:
-        return Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        answer_s = 2.0 * self._trip_s() + 0.05
+        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=answer_s))
 
     def _refused_since(self, first: int) -> bool:
         times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number
