@@ -13,7 +13,7 @@ from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
 from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED, UNCLEAR
-from analysis.result import Finding, Limit, State
+from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
 
@@ -143,8 +143,9 @@ def _tokens(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:
     inside = spent[1:] - spent[np.searchsorted(at_s, at_s - 60.0, side="left")]
     most = float(inside.max(initial=0.0))
     reason = f"{most:.0f} input tokens passed within a minute and none were refused for their number"
-    state: State = "at_least" if most else "not_tested"
-    return Identified(Limit(metric="input_tokens", state=state, rate_per_min=most or None, reason=reason))
+    if not most:
+        return Identified(Limit(metric="input_tokens", state="not_tested", reason="no large prompt was admitted"))
+    return Identified(Limit(metric="input_tokens", state="at_least", rate_per_min=most, reason=reason))
 
 
 def _rate(fitted: Fit, metric: str) -> Identified:

@@ -93,22 +93,23 @@ def explained(calls: Calls, requests: Fit) -> Bools:
         found |= flight.excused(calls, around, requests.concurrency)
     h = requests.best
     if h is not None:
-        found |= _accounts_for(calls, requests.offsets_s, h, refused, tokens=False)
+        found[refused] |= agreeing(calls, requests.offsets_s, h, refused)
     return found
 
 
 def blamed(calls: Calls, tokens: Fit) -> Bools:
     """Return which refused cheap calls the limit on tokens accounts for: it was full."""
-    h = tokens.best
-    if h is None:
-        return np.zeros(len(calls), bool)
-    return _accounts_for(calls, tokens.offsets_s, h, (calls.outcome == REFUSED) & ~sized(calls), tokens=True)
-
-
-def _accounts_for(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, tokens: bool) -> Bools:
+    h, cheap = tokens.best, (calls.outcome == REFUSED) & ~sized(calls)
     found = np.zeros(len(calls), bool)
+    if h is not None:
+        found[cheap] = agreeing(calls, tokens.offsets_s, h, cheap, tokens=True)
+    return found
+
+
+def agreeing(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, tokens: bool = False) -> Bools:
+    """Return, for each of the calls asked for, whether a limit agrees with its answer; where there is none, it does."""
     if not which.any():
-        return found
+        return np.ones(0, bool)
     record = replay.prepare(
         calls,
         offsets,
@@ -119,8 +120,9 @@ def _accounts_for(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *,
         thin=False,
     )
     s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
-    found[record.position] = replay.agreement(record, s, h.limit) > 0.0
-    return found
+    agrees = np.ones(len(calls), bool)
+    agrees[record.position] = replay.agreement(record, s, h.limit) > 0.0
+    return agrees[which]
 
 
 def _record(calls: Calls, offsets: Floats, decides: Bools, *, counts_refused: bool) -> replay.Record:

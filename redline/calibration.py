@@ -53,7 +53,7 @@ def calibrate(
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
     prober = Prober(traffic, options, on_progress)
     tokens = TokenProbe(prober, options.probe_tokens)
-    prober.before_fill = tokens.look
+    prober.on_room = tokens.look
     ended = "completed"
     try:
         prober.run()

@@ -71,7 +71,7 @@ class Prober:
     latency_s: float = 1.0
     thorough: bool = True  # whether the last fit looked at every family
     passing: bool = False  # whether the last recovery was let pass unseen
-    before_fill: Callable[[], None] = lambda: None  # may use a little of the room that there is then
+    on_room: Callable[[], None] = lambda: None  # told when requests have room: it may use a little of it
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
 
@@ -195,7 +195,7 @@ class Prober:
         if self.fit.rate_doubtful():
             return self._fill_below_candidate()
         self._rest_until_they_differ()
-        self.before_fill()
+        self.on_room()
         expected = self._expected_room()
         if cycle >= 1 and expected >= 6 and self._in_doubt():  # noqa: PLR2004 - enough to split in two lumps
             part = int(expected * self.rng.uniform(0.35, 0.6))
@@ -269,6 +269,7 @@ class Prober:
             self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
+            self.on_room()
             if self.fit.concurrency is None:
                 return
 

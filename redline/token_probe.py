@@ -18,7 +18,7 @@ import numpy as np
 from analysis import forecast, replay
 from analysis.infer import rate_interval
 from analysis.replay import Calls
-from analysis.tokens import PHASE, fit_tokens
+from analysis.tokens import PHASE, explained, fit_tokens
 from redline import probing
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ MOST_STEPS: Final = 24
 POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches the recovery
 NATS: Final = 8.0  # hypotheses this far below the best are still asked
 GRID: Final = np.concatenate([[0.0], np.linspace(0.05, 1.3, 40)])  # moments at which to measure, in windows
-LONG_FREE: Final = 0.15  # windows that a look may wait for room on requests: buckets never have it for free
+SOON: Final = 0.15  # windows that the plan for requests may be held up until there is room for a look
+LOOKS: Final = 3  # looks that requests or calls in flight may spoil
 
 
 @dataclass(slots=True)
@@ -48,12 +49,13 @@ class TokenProbe:
 
     prober: Prober
     budget: int
+    looks: int = 0
     looked: bool = False
     refused: int | None = None  # size of the prompt that was refused although requests had room
     counting: bool = False  # whether refused calls seem to count
     spent: int = 0
     tokens: Fit | None = None
-    _fills: int = 0
+    _offered: int = 0
     _base: Calls | None = None
     _known: int = 0
     _rng: np.random.Generator = field(init=False)
@@ -64,19 +66,24 @@ class TokenProbe:
     # --------------------------------------------------------------------------------------------- the look
 
     def look(self) -> None:
-        """Send large prompts if there is room for them now: the plan calls this before each fill."""
-        self._fills += 1
+        """Send large prompts if there is room for them by now: the plan calls this before each fill."""
+        self._offered += 1
         known = self.prober.fit
-        if self.looked or known.best is None or known.rate_doubtful() or self._fills < 2:  # noqa: PLR2004 - N is known
+        if self.looked or known.best is None or known.rate_doubtful():
             return
+        if self._offered == 1:
+            return  # after the first recovery the limit on requests is a guess
         count, size = self._plan(known.best.limit)
-        if count and self._least_room() >= count + 1:
+        ready = self._sure_of_room_s(count + 1.0)
+        if count and ready - self._now_s() <= SOON * self._window_s():
+            self.prober.traffic.sleep_until(ready)
             self._look(count, size)
 
     def run(self) -> None:
         """Look, where there was no room for it so far, and measure what was met."""
         if not self.looked:
             self._late_look()
+            self._settle()
         if self.refused is not None:
             self._measure()
 
@@ -88,13 +95,13 @@ class TokenProbe:
 
     def _late_look(self) -> None:
         best = self.prober.fit.best
-        now = self._now_s()
         if best is None:
+            now = self._now_s()
             times = np.array([a.sent_s for a in self.prober.traffic.attempts if a.status == 200])  # noqa: PLR2004
             count, size = self._plan(float(np.sum(times > now - 60.0)))
         else:
             count, size = self._plan(best.limit)
-            ready = forecast.first_room_s(self._history(best), best, now, need=min(count + 1.0, best.limit))
+            ready = self._sure_of_room_s(min(count + 1.0, best.limit))
             if not math.isfinite(ready):
                 return
             self.prober.traffic.sleep_until(ready + self._spread_s())
@@ -102,7 +109,7 @@ class TokenProbe:
             self._look(count, size)
 
     def _look(self, count: int, size: int) -> None:
-        self.looked = True
+        self.looks += 1
         self.prober.note("large prompts")
         first = len(self.prober.traffic.attempts)
         rate = self.prober.options.max_rate_per_s
@@ -114,7 +121,10 @@ class TokenProbe:
         self.prober.traffic.sleep_until(self._now_s() + self._patience_s())
         sent = self.prober.traffic.attempts[first:]
         self.spent += sum(a.prompt_tokens for a in sent if a.status != 429)  # noqa: PLR2004 - HTTP's number
-        if any(a.status == 429 for a in sent):  # noqa: PLR2004
+        refused = any(a.status == 429 for a in sent)  # noqa: PLR2004
+        spoilt = refused and bool(explained(self._calls(), self.prober.fit)[first:].any())
+        self.looked = not spoilt or self.looks >= LOOKS
+        if refused and not spoilt:
             self.refused = size
             self.counting = not self._ask(1, wait=False)
             if self.counting or len(sent) > 1:
@@ -132,6 +142,8 @@ class TokenProbe:
 
     def _measure(self) -> None:
         self._settle()
+        if self._ask(int(self.refused or 1)):
+            return  # it passes now: something else had refused it
         for cycle in range(CYCLES):
             if self.spent > self.budget:
                 break
@@ -325,11 +337,11 @@ class TokenProbe:
     def _token_history(self, h: Hypothesis) -> replay.Record:
         return self._history(h, tokens=True)
 
-    def _least_room(self) -> float:
-        """Return the room on requests that all likely hypotheses are sure of now."""
-        known, now = self.prober.fit, np.array([self._now_s()])
+    def _sure_of_room_s(self, need: float) -> float:
+        """Return when all likely hypotheses on requests are sure of this room; inf beyond three windows."""
+        known, now = self.prober.fit, self._now_s()
         ranked = [h for h in known.leaders() if h.score > known.hypotheses[0].score - NATS]
-        return min(float(forecast.room(self._history(h), h, now)[0]) for h in ranked)
+        return max(forecast.first_room_s(self._history(h), h, now, need) for h in ranked)
 
     def _alive(self) -> list[Hypothesis]:
         """Return the token hypotheses that are still likely, spread over what they differ in."""
@@ -365,6 +377,7 @@ class TokenProbe:
         return 10.0 if best is None else best.window_s or best.limit / best.rate_per_s
 
     def _memory_s(self) -> float:
+        """Return for how long a limit of the kind that requests have remembers a call."""
         best = self.prober.fit.best
         return self._window_s() * (2.0 if best is not None and best.family == "sliding_counter" else 1.0)
 
