@@ -51,7 +51,7 @@ class TokenProbe:
     budget: int
     looks: int = 0
     looked: bool = False
-    refused: int | None = None  # size of the prompt that was refused although requests had room
+    bound: int | None = None  # tokens that did not pass together although requests had room
     counting: bool = False  # whether refused calls seem to count
     spent: int = 0
     tokens: Fit | None = None
@@ -84,7 +84,7 @@ class TokenProbe:
         if not self.looked:
             self._late_look()
             self._settle()
-        if self.refused is not None:
+        if self.bound is not None:
             self._measure()
 
     def _plan(self, per_window: float) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class TokenProbe:
         spoilt = refused and bool(explained(self._calls(), self.prober.fit)[first:].any())
         self.looked = not spoilt or self.looks >= LOOKS
         if refused and not spoilt:
-            self.refused = size
+            self.bound = size + sum(a.prompt_tokens for a in sent if a.status != 429)  # noqa: PLR2004
             self.counting = not self._ask(1, wait=False)
             if self.counting or len(sent) > 1:
                 self._rest()
@@ -142,8 +142,6 @@ class TokenProbe:
 
     def _measure(self) -> None:
         self._settle()
-        if self._ask(int(self.refused or 1)):
-            return  # it passes now: something else had refused it
         for cycle in range(CYCLES):
             if self.spent > self.budget:
                 break
@@ -151,8 +149,8 @@ class TokenProbe:
             self._await_moment(cycle)
             self._fill(cycle)
             self._refit()
-            if self._settled():
-                break
+            if self.tokens is None or self._settled():
+                break  # where all of it passes now, something else had refused it
             self._watch()
             self._refit()
             if self._settled():
@@ -184,7 +182,7 @@ class TokenProbe:
 
     def _fill(self, cycle: int) -> None:
         """Find out what is left by halving, which uses it up."""
-        low, high, scale = 0.0, float(self.refused or 1), 0.0
+        low, high, scale = 0.0, float(self.bound or 1), 0.0
         if cycle > 0:
             rooms, scale = self._rooms(np.array([self._now_s()]))
             if len(rooms):
@@ -193,11 +191,13 @@ class TokenProbe:
             self._fill_upwards(low, high, scale)
             return
         taken = 0.0
+        if cycle == 0 and high <= LARGEST_PROMPT and self._ask(int(high)):
+            return
         if low > 0.5 * scale > 0.0 and self._ask(int(low * self._rng.uniform(0.35, 0.6))):
             part = self.prober.traffic.attempts[-1].prompt_tokens
             low, high, taken = low - part, high - part, float(part)
             self.prober.traffic.sleep_until(self._now_s() + self._rng.uniform(0.15, 0.3) * self._token_window_s())
-        for _ in range(MOST_STEPS):
+        for _ in range(MOST_STEPS + int(high / LARGEST_PROMPT)):
             if high <= max(1.0, max(scale, taken) / RESOLUTION) or self.spent > self.budget:
                 return
             size = max(1, min(LARGEST_PROMPT, math.ceil((low + high) / 2.0)))
@@ -356,7 +356,7 @@ class TokenProbe:
         """Return the tokens, (hypotheses, moments), that the likely hypotheses expect to be left, and the limit."""
         alive = self._alive()
         if not alive:
-            return np.zeros((0, len(at_s))), float(self.refused or 1)
+            return np.zeros((0, len(at_s))), float(self.bound or 1)
         histories = {c: self._token_history(h) for h in alive for c in [h.counts_refused]}
         rooms = [np.clip(forecast.room(histories[h.counts_refused], h, at_s), 0.0, None) for h in alive]
         return np.stack(rooms), alive[0].limit
@@ -369,7 +369,7 @@ class TokenProbe:
         if self._counts_refused():
             return 1
         best = self.tokens.best if self.tokens else None
-        return max(1, int((best.limit if best else float(self.refused or 1)) / POLL_SHARE))
+        return max(1, int((best.limit if best else float(self.bound or 1)) / POLL_SHARE))
 
     def _window_s(self) -> float:
         """Return the leading window of the limit on requests."""
