@@ -14,7 +14,7 @@ spread), and the share of offsets that agree is its likelihood. This file reads 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -128,9 +128,17 @@ class Calls:
 
     def joined(self, later: Calls) -> Calls:
         """Return this record and what was sent after it."""
-        names = [f.name for f in fields(Calls)]
-        pairs = [(getattr(self, name), getattr(later, name)) for name in names]
-        return Calls(*(a + b if isinstance(a, tuple) else np.concatenate([a, b]) for a, b in pairs))
+        return Calls(
+            np.concatenate([self.sent_s, later.sent_s]),
+            np.concatenate([self.done_s, later.done_s]),
+            np.concatenate([self.outcome, later.outcome]),
+            np.concatenate([self.tokens, later.tokens]),
+            np.concatenate([self.server_date, later.server_date]),
+            np.concatenate([self.retry_delay_s, later.retry_delay_s]),
+            np.concatenate([self.quota_value, later.quota_value]),
+            self.quota_id + later.quota_id,
+            self.phase + later.phase,
+        )
 
     def where(self, keep: Bools | Iterable[bool]) -> Calls:
         """Return the calls for which ``keep`` holds."""

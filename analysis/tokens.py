@@ -21,8 +21,9 @@ from analysis.replay import ADMITTED, OTHER, REFUSED, UNCLEAR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analysis.proposals import Shape
     from analysis.replay import Bools, Calls, Floats
-    from analysis.search import Hypothesis, Shape
+    from analysis.search import Hypothesis
 
 PHASE: Final = "tokens"
 KINSHIP: Final = 3.0  # nats: the limits of one service are mostly of one kind
@@ -158,9 +159,9 @@ def _together(calls: Calls) -> tuple[replay.Ints, Floats]:
     alone = np.arange(len(calls)) + int(place.max()) + 1
     group = np.where(cheap, place, alone)
     _, first, which = np.unique(group, return_index=True, return_inverse=True)
-    tokens = np.bincount(which, weights=calls.tokens)
+    tokens = np.bincount(which, weights=calls.tokens).astype(float)
     order = np.argsort(first)
-    return first[order], tokens[order]
+    return first[order].astype(np.int64), tokens[order]
 
 
 def _central(ranked: list[Hypothesis]) -> list[Hypothesis]:

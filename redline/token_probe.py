@@ -114,9 +114,7 @@ class TokenProbe:
         first = len(self.prober.traffic.attempts)
         rate = self.prober.options.max_rate_per_s
         lasts = count / rate + (2.0 * count * self._latency_s() / self.prober.cap if self.prober.cap else 0.0) + 0.1
-        probe = probing.stream(
-            PHASE, rate_per_s=rate, duration_s=lasts, cap=self.prober.cap, most=count, tokens=size
-        )
+        probe = probing.stream(PHASE, rate_per_s=rate, duration_s=lasts, cap=self.prober.cap, most=count, tokens=size)
         self.prober.traffic.run(probe)
         self.prober.traffic.sleep_until(self._now_s() + self._patience_s())
         sent = self.prober.traffic.attempts[first:]
@@ -231,9 +229,7 @@ class TokenProbe:
             least_gap_s=max(0.004, self._spread_s()),
             most_focused=6 if counting else 24,
         )
-        probe = probing.watch(
-            times, admit_after_s=self._patience_s(), cap=self.prober.cap, tokens=part, phase=PHASE
-        )
+        probe = probing.watch(times, admit_after_s=self._patience_s(), cap=self.prober.cap, tokens=part, phase=PHASE)
         report = self.prober.traffic.run(probe)
         self.spent += part * (report.reason == "admitted")
 

@@ -47,7 +47,7 @@ def test_every_record_has_an_answer(calls: list[tuple[float, float, int]]) -> No
     fitted.rate_doubtful()
     fitted.certainty()
     assert all(h.limit > 0.0 and h.rate_per_s > 0.0 for h in (*fitted.hypotheses, *fitted.otherwise))
-    assert len(conclude_limits(fitted).identified) == 2
+    assert len(conclude_limits(fitted, record(calls), None).identified) == 3
 
 
 def test_a_quota_that_is_used_up_at_first_has_no_limit_of_zero() -> None:
