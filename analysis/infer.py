@@ -28,11 +28,19 @@ MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexp
 
 
 def infer(calls: Calls) -> Inference:
-    """Explain a finished record (phases named ``verify…`` left out) and say what follows."""
+    """Explain a finished record (phases named ``verify…`` left out) and say what follows.
+
+    A limit on tokens is believed where it explains, together with one on requests, more than requests alone.
+    """
     probes = calls.where([not p.startswith("verify") for p in calls.phase])
+    alone = fit(probes)
+    if not np.any(sized(probes) & (probes.outcome == REFUSED)):
+        return conclude_limits(alone, probes, None)
     requests = fit(for_requests(probes))
     tokens = fit_tokens(probes, requests)
-    if tokens is not None and (theirs := blamed(probes, tokens)).any():
+    if tokens is None or tokens.score + requests.score < alone.score:
+        return conclude_limits(alone, probes, None)
+    if (theirs := blamed(probes, tokens)).any():
         outcome = np.where(theirs, UNCLEAR, probes.outcome)
         requests = fit(for_requests(replace(probes, outcome=outcome)))
     return conclude_limits(requests, probes, tokens)
@@ -80,7 +88,7 @@ def near(fitted: Fit) -> list[Hypothesis]:
 
 def conclude_limits(fitted: Fit, probes: Calls, tokens: Fit | None) -> Inference:
     """Return what the fits allow to say: of requests and calls in flight, and of input tokens."""
-    identified = [_rate(fitted, "requests"), _tokens(fitted, probes, tokens), _concurrency(fitted)]
+    identified = [_rate(fitted, "requests"), _concurrency(fitted), _tokens(fitted, probes, tokens)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
     spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])

@@ -335,18 +335,16 @@ class TokenProbe:
 
     def _sure_of_room_s(self, need: float) -> float:
         """Return when all likely hypotheses on requests are sure of this room; inf beyond three windows."""
-        known, now = self.prober.fit, self._now_s()
-        ranked = [h for h in known.leaders() if h.score > known.hypotheses[0].score - NATS]
-        return max(forecast.first_room_s(self._history(h), h, now, need) for h in ranked)
+        now, likely = self._now_s(), _likely(self.prober.fit, 20)
+        histories = {c: self._history(h) for h in likely for c in [(h.counts_refused, h.counts_other)]}
+        return max(
+            forecast.first_room_s(histories[h.counts_refused, h.counts_other], h, now, min(need, h.limit))
+            for h in likely
+        )
 
     def _alive(self) -> list[Hypothesis]:
         """Return the token hypotheses that are still likely, spread over what they differ in."""
-        if self.tokens is None or not self.tokens.hypotheses:
-            return []
-        top = self.tokens.hypotheses[0].score
-        likely = [h for h in self.tokens.hypotheses if h.score > top - NATS]
-        likely.sort(key=lambda h: (h.family, h.rate_per_s))
-        return [self.tokens.hypotheses[0], *likely[:: max(1, len(likely) // 60)], likely[-1]]
+        return _likely(self.tokens, 60) if self.tokens and self.tokens.hypotheses else []
 
     def _rooms(self, at_s: Floats) -> tuple[Floats, float]:
         """Return the tokens, (hypotheses, moments), that the likely hypotheses expect to be left, and the limit."""
@@ -396,3 +394,11 @@ class TokenProbe:
         trips = [a.done_s - a.sent_s for a in self._recent()[-400:] if a.status == 429]  # noqa: PLR2004
         trip = float(np.quantile(trips, 0.98)) if len(trips) > 2 else min(self._latency_s(), 0.4)  # noqa: PLR2004
         return 1.5 * trip + 0.02
+
+
+def _likely(fitted: Fit, most: int) -> list[Hypothesis]:
+    """Return the best hypothesis, and about as many others that are likely, spread over what they differ in."""
+    top = fitted.hypotheses[0]
+    likely = [h for h in fitted.hypotheses if h.score > top.score - NATS]
+    likely.sort(key=lambda h: (h.family, h.rate_per_s))
+    return [top, *likely[:: max(1, len(likely) // most)], likely[-1]]
