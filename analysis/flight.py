@@ -8,7 +8,7 @@ one that may have been reached (for refusals). Pure; times in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
     from analysis.replay import Bools, Calls, Floats, Ints
-
-
-PUSH: Final = "push"  # phases in which more calls are in flight than are let through
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,7 @@ def in_flight(calls: Calls, offsets_s: Floats) -> Flight:
     late_ends = np.sort(ends[possible])
     maybe = np.searchsorted(starts, latest, side="right") - possible
     maybe -= np.searchsorted(late_ends, calls.sent_s - 0.25 * spread, side="right")
-    # Among the thousands of calls of a push a few are late enough to look like one in flight too many.
-    return Flight(np.where(pushed(calls), 0, np.maximum(surely, 0)), np.maximum(maybe, 0))
-
-
-def pushed(calls: Calls) -> Bools:
-    """Return which calls were sent while more were in flight than are let through."""
-    return np.array([p == PUSH for p in calls.phase], bool)
+    return Flight(np.maximum(surely, 0), np.maximum(maybe, 0))
 
 
 def candidate(calls: Calls, flight: Flight) -> int | None:

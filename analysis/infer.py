@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.estimate import Identified, Inference, Latency
-from analysis.evidence import for_calls, for_requests, sized
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
 from analysis.misfit import finding_of
 from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED, UNCLEAR
 from analysis.result import Finding, Limit
 from analysis.search import PLATEAU, RATE_PRICE
-from analysis.tokens import blamed, fit_tokens
+from analysis.tokens import blamed, fit_tokens, for_requests, sized
 
 if TYPE_CHECKING:
     from analysis.replay import Calls
@@ -34,7 +33,7 @@ def infer(calls: Calls) -> Inference:
     A limit on tokens is believed where it explains, together with one on requests, more than requests alone.
     """
     probes = calls.where([not p.startswith("verify") for p in calls.phase])
-    alone = fit(for_calls(probes))
+    alone = fit(probes)
     if not np.any(sized(probes) & (probes.outcome == REFUSED)):
         return conclude_limits(alone, probes, None)
     requests = fit(for_requests(probes))

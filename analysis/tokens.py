@@ -1,7 +1,7 @@
 """The limit on input tokens: read off the calls whose prompts were sized to meet it.
 
 Such calls are sent in phases named ``tokens`` while the limits on requests and on calls in flight have room. What is
-refused there nevertheless is the token limit's; it is no evidence on requests (`analysis.evidence`), and a refusal that
+refused there nevertheless is the token limit's; it is no evidence on requests (`for_requests`), and a refusal that
 those limits do explain is none on tokens. Everything else about the limiter is told as for requests: the same families
 are replayed with the cost of each call.
 """
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import flight, proposals, replay, search
-from analysis.evidence import sized
 from analysis.fit import REFUSED_VARIANTS, Fit, server_offset
 from analysis.misfit import misfit_of
-from analysis.replay import ADMITTED, OTHER, REFUSED
+from analysis.replay import ADMITTED, OTHER, REFUSED, UNCLEAR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +25,22 @@ if TYPE_CHECKING:
     from analysis.replay import Bools, Calls, Floats
     from analysis.search import Hypothesis
 
+PHASE: Final = "tokens"
 KINSHIP: Final = 3.0  # nats: the limits of one service are mostly of one kind
 REFUSED_COST: Final = 1.0  # nats: that refused calls count is the rarer case
 LEVEL: Final = 0.3  # nats within which explanations are as good as one another
 MOST_CHEAP: Final = 400  # cheap calls that are told apart; more are counted together
+
+
+def sized(calls: Calls) -> Bools:
+    """Return which calls were sent to meet the limit on input tokens."""
+    return np.array([p.startswith(PHASE) for p in calls.phase], bool)
+
+
+def for_requests(calls: Calls) -> Calls:
+    """Return the record as evidence on requests: a refused sized call may have had too many tokens."""
+    unclear = sized(calls) & (calls.outcome == REFUSED)
+    return replace(calls, outcome=np.where(unclear, UNCLEAR, calls.outcome)) if unclear.any() else calls
 
 
 def fit_tokens(calls: Calls, requests: Fit, warm: Sequence[Hypothesis] = ()) -> Fit | None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import flight, forecast, proposals, replay
-from analysis.evidence import for_requests
 from analysis.fit import Fit, fit, server_offset
 from analysis.infer import by_chance, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
-from redline import probing, pushing
+from analysis.tokens import for_requests
+from redline import probing
 from redline.traffic import Progress
 
 if TYPE_CHECKING:
@@ -196,12 +196,6 @@ class Prober:
             return self._fill_below_candidate()
         self._rest_until_they_differ()
         self.on_room()
-        best, pace = self.fit.best, pushing.Pace.of(self.traffic.attempts)
-        if pace and self.cap and pushing.needed(pace, self.cap, best.rate_per_s if best else None):
-            most, fastest = self.options.patience_calls, self.options.max_rate_per_s
-            report = pushing.push(self.traffic, pace, self.cap, most_per_s=fastest, most=most)
-            self._let_refusals_arrive()
-            return self._refused_since(report.first)
         expected = self._expected_room()
         if cycle >= 1 and expected >= 6 and self._in_doubt():  # noqa: PLR2004 - enough to split in two lumps
             part = int(expected * self.rng.uniform(0.35, 0.6))

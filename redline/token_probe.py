@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import forecast, replay
-from analysis.evidence import TOKENS as PHASE
 from analysis.infer import rate_interval
 from analysis.replay import Calls
-from analysis.tokens import explained, fit_tokens
+from analysis.tokens import PHASE, explained, fit_tokens
 from redline import probing
 
 if TYPE_CHECKING:

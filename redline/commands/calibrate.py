@@ -29,7 +29,6 @@ FOREIGN_MAX_REQUESTS = 20_000
 FOREIGN_MAX_DURATION_S = 1800.0
 FOREIGN_PROBE_TOKENS = 1_000_000
 _LOCAL_PROBE_TOKENS = 100_000_000
-_PATIENCE_CALLS = 60_000  # that push at a limit without meeting it, and at most a quarter of a budget of calls
 _PROBE_SHARE = 0.5  # of a budget of tokens or money that large prompts may use up
 _DEFAULT_MAX_RATE_PER_S = 500.0
 _SECONDS_PER_MINUTE = 60.0
@@ -204,7 +203,6 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
         max_rate_per_s=order.max_rate_per_s,
         verify_for_s=order.verify_for_s,
         probe_tokens=order.probe_tokens,
-        patience_calls=min(_PATIENCE_CALLS, (order.sending.budget.max_requests or 4 * _PATIENCE_CALLS) // 4),
     )
     began_s = time.monotonic()
     try:
