@@ -18,6 +18,7 @@ from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
+from analysis.tokens import for_requests
 from analysis.two_limits import Doubt
 from redline import probing
 from redline.traffic import Progress
@@ -65,6 +66,7 @@ class CalibrationOptions:
     patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
     patience_calls: int = 60_000  # and how many calls
     max_cycles: int = 30
+    probe_tokens: int = 100_000_000  # input tokens that the search for a limit on them may spend
     verify: bool = True
     verify_for_s: float | None = None
 
@@ -86,6 +88,7 @@ class Prober:
     rested: bool = False  # whether a burst was sent from a long rest
     passing: bool = False  # whether the last recovery was let pass unseen
     doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
+    on_room: Callable[[], None] = lambda: None  # told when requests have room: it may use a little of it
     fit: Fit = field(init=False)
     rng: np.random.Generator = field(init=False)
 
@@ -273,6 +276,7 @@ class Prober:
         if self.fit.best is None and self.cap is not None:
             return self._stream()  # with as many in flight as may be: what refuses now is a rate
         self._rest_until_they_differ()
+        self.on_room()
         rooms = self._rooms(np.array([self.traffic.now_s()]))
         expected = int(rooms.max(initial=0.0))
         self.parted = False
@@ -379,6 +383,7 @@ class Prober:
             self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
+            self.on_room()
 
     def _flight_in_question(self, *, again: bool) -> int | None:
         """Return how many calls at once would tell something about the limit on them; None where nothing is open."""
@@ -524,9 +529,8 @@ class Prober:
         return self.traffic.run(probing.burst(phase, n, rate_per_s=rate, stop_refused=ENOUGH_REFUSED))
 
     def _calls(self) -> Calls:
-        return Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        answer_s = 2.0 * self._trip_s() + 0.05
+        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=answer_s))
 
     def _refused_since(self, first: int) -> bool:
         times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number
