@@ -205,7 +205,7 @@ def _tokens(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:
     """Tell the limit on input tokens, or how many passed without meeting one."""
     sent = sized(probes)
     if not sent.any():
-        reason = "no call had a large prompt"
+        reason = "no large prompt was sent: requests had no room for one, or no tokens were to be spent on it"
         return Identified(Limit(metric="input_tokens", state="not_tested", reason=reason))
     if tokens is not None and tokens.best is not None and not by_chance(requests):
         return _token_rate(tokens, tokens.best)

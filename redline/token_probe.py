@@ -39,7 +39,7 @@ MOST_STEPS: Final = 24
 POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches the recovery
 NATS: Final = 8.0  # hypotheses this far below the best are still asked
 GRID: Final = np.concatenate([[0.0], np.linspace(0.05, 1.3, 40)])  # moments at which to measure, in windows
-SOON: Final = 0.15  # windows that the plan for requests may be held up until there is room for a look
+SOON: Final = 0.15  # windows that may be waited for until requests have room for a look
 LOOKS: Final = 3  # looks that requests or calls in flight may spoil
 
 
@@ -80,10 +80,9 @@ class TokenProbe:
             self._look(count, size)
 
     def run(self) -> None:
-        """Look, where there was no room for it so far, and measure what was met."""
+        """Look, where there was no room for it so far but nearly is now, and measure what was met."""
         if not self.looked:
             self._late_look()
-            self._settle()
         if self.bound is not None:
             self._measure()
 
@@ -102,7 +101,7 @@ class TokenProbe:
         else:
             count, size = self._plan(best.limit)
             ready = self._sure_of_room_s(min(count + 1.0, best.limit))
-            if not math.isfinite(ready):
+            if ready - self._now_s() > SOON * self._window_s():
                 return
             self.prober.traffic.sleep_until(ready + self._spread_s())
         if count:

@@ -66,7 +66,7 @@ def test_the_record_alone_says_the_same() -> None:
         )
 
 
-@pytest.mark.parametrize("spec", [REQUESTS, limits.TokenBucket(5.0, 30), limits.SlidingLog(20, 10.0)])
+@pytest.mark.parametrize("spec", [REQUESTS, limits.TokenBucket(5.0, 30)])
 def test_no_limit_costs_a_few_calls_and_is_not_invented(spec: limits.Spec) -> None:
     """A service that counts no tokens: a lower bound, from no more than a handful of large prompts."""
     found, traffic = calibrated(spec)
@@ -74,6 +74,15 @@ def test_no_limit_costs_a_few_calls_and_is_not_invented(spec: limits.Spec) -> No
     assert (tokens.metric, tokens.state) == ("input_tokens", "at_least")
     assert sum(a.prompt_tokens > 1 for a in traffic.attempts) <= 3
     assert found.settings is None or found.settings.input_tokens_per_minute is None
+
+
+def test_a_look_that_requests_have_no_room_for_is_not_waited_for() -> None:
+    """Where the plan is done before there was room, no time is spent: the result says that tokens were not tested."""
+    found, traffic = calibrated(limits.SlidingLog(20, 10.0))
+    tokens = found.inference.identified[2].limit
+    assert (tokens.metric, tokens.state) == ("input_tokens", "not_tested")
+    assert "no large prompt was sent" in (tokens.reason or "")
+    assert max(a.prompt_tokens for a in traffic.attempts) == 1
 
 
 def test_without_a_budget_nothing_large_is_sent() -> None:
