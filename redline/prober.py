@@ -42,7 +42,7 @@ MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
 USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
-COUNTER_WINDOWS = 3.2
+BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
@@ -277,15 +277,18 @@ class Prober:
             return self._stream()  # with as many in flight as may be: what refuses now is a rate
         self._rest_until_they_differ()
         self.on_room()
-        rooms = self._rooms(np.array([self.traffic.now_s()]))
-        expected = int(rooms.max(initial=0.0))
+        now = self.traffic.now_s()
+        # What gives back as it was filled does so while the calls go out.
+        sending_s = float(self._rooms(np.array([now])).max(initial=0.0)) / self.options.max_rate_per_s
+        rooms = self._rooms(now + np.array([0.0, sending_s + self._trip_s()]))
+        expected = int(rooms[:, 0].max(initial=0.0))
         self.parted = False
         if cycle == 0 or expected < LUMP or not self._in_doubt():
             return self._push(expected)
         # A part, a pause and the rest: what comes back later, at once or in two lumps, tells windows apart. Where
-        # they expect different room already, the part is what the least of them forbids.
-        least = float(rooms.min())
-        apart = math.ceil(least * 1.03) + 2 if least < APART * expected else 0
+        # some expect clearly less room already, the part is what they forbid.
+        less = rooms[rooms[:, 1] < APART * expected, 1]
+        apart = math.ceil(float(less.max()) * 1.03) + 2 if len(less) else 0
         part = max(apart, int(expected * self.rng.uniform(0.33, 0.38)))
         report = self._send("fill", min(part, expected + 1))
         self._let_refusals_arrive()
@@ -396,7 +399,8 @@ class Prober:
         if best is None:
             return None
         target = min(math.ceil(0.6 * room) + 1, self.options.max_in_flight)
-        return target if self.fit.reached < target and target > 1 else None
+        # Once tried, a few failed or ended calls are no reason to try again.
+        return target if self.fit.reached < (0.8 * target if again else target) and target > 1 else None
 
     def _rested_for(self, size: int) -> bool:
         """Wait until nothing is in flight and the rate limit has room."""
@@ -441,7 +445,10 @@ class Prober:
 
     def _needed_s(self, best: Hypothesis) -> float:
         """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
-        return (best.window_s or 0.0) * (COUNTER_WINDOWS if best.family == "sliding_counter" else 1.0)
+        window_s = best.window_s or 0.0
+        if best.family != "sliding_counter" or best.phase_s is None:
+            return window_s
+        return (best.phase_s - self.traffic.attempts[0].sent_s) % window_s + BOUNDARIES * window_s
 
     def _narrow(self, cycle: int) -> bool:
         """Return whether the family is certain and the rate's interval as narrow as is asked for."""
