@@ -125,7 +125,7 @@ def without_overload(calls: Calls) -> Calls:
     starts_s = np.concatenate([calls.sent_s[decided[:1]], ends_s[:-1]])
     short = (ends_s - starts_s)[run] < BLURRED * float(replay.arrival_offsets(calls)[-1])
     late = np.cumsum(refused & verifying[decided]) > BEGINNING
-    asked = np.ones(len(calls), bool)
+    asked = np.ones(len(calls), bool) if calls.asked is None else calls.asked.copy()
     asked[decided[short & late & verifying[decided]]] = False
     return replace(calls, asked=asked)
 
