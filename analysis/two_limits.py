@@ -234,7 +234,8 @@ def _alternated(calls: Calls, first: Fit) -> Pair | None:
         before, made = made, Pair(one, other, _missed(calls, one, other))
         if made.missed > LOST * int(calls.throttled.sum()) + OWN:
             return None
-        if made.missed == 0 or (before is not None and made.missed == before.missed):
+        fresh = made.missed == 0 and other.missed == 0  # else it was fitted beside a worse one
+        if fresh or (before is not None and made.missed == before.missed):
             break
     return (
         made

@@ -32,6 +32,7 @@ PER_REQUEST: Final = 4000.0  # tokens for each admitted call up to which a limit
 LARGEST_PROMPT: Final = 120_000  # tokens: what every current model takes
 LOOK_SHARE: Final = 0.25  # of all that may be spent goes into the look; measuring takes several times as much
 CALLS_SHARE: Final = 16  # a look takes at most this part of the limit on requests
+MOST_BLIND: Final = 8  # calls of a look where no limit on requests is known, which they may then meet
 CYCLES: Final = 8
 ENOUGH: Final = 0.016  # relative width of the interval of the rate that is asked for
 RESOLUTION: Final = 300.0  # parts of the limit that what is left is measured to
@@ -98,6 +99,7 @@ class TokenProbe:
             now = self._now_s()
             times = np.array([a.sent_s for a in self.prober.traffic.attempts if a.status == 200])  # noqa: PLR2004
             count, size = self._plan(float(np.sum(times > now - 60.0)))
+            count = min(count, MOST_BLIND)
         else:
             count, size = self._plan(best.limit)
             ready = self._sure_of_room_s(min(count + 1.0, best.limit))
