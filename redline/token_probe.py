@@ -56,7 +56,6 @@ class TokenProbe:
     counting: bool = False  # whether refused calls seem to count
     spent: int = 0
     tokens: Fit | None = None
-    _offered: int = 0
     _base: Calls | None = None
     _known: int = 0
     _rng: np.random.Generator = field(init=False)
@@ -68,12 +67,9 @@ class TokenProbe:
 
     def look(self) -> None:
         """Send large prompts if there is room for them by now: the plan calls this before each fill."""
-        self._offered += 1
         known = self.prober.fit
         if self.looked or known.best is None or known.rate_doubtful():
             return
-        if self._offered == 1:
-            return  # after the first recovery the limit on requests is a guess
         count, size = self._plan(known.best.limit)
         ready = self._sure_of_room_s(count + 1.0)
         if count and ready - self._now_s() <= SOON * self._window_s():
