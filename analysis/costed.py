@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
 
 _BETWEEN = np.linspace(0.0, 1.0, 9)
 _LATEST = 12  # admissions before a recovery that may be what it gave back

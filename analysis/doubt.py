@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from analysis.estimate import Identified
+from analysis.likelihood import OUTLIER
 from analysis.misfit import DEEP, LEAST_SHARE, MANY, MOST_SHARE, finding_of
-from analysis.replay import OUTLIER
 from analysis.result import Finding, Limit
 from analysis.sharing import Shared, explain
 

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import flight, proposals, replay, search
+from analysis import decisions, flight, likelihood, proposals, search
+from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
+from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
 from analysis.priors import prior_of
-from analysis.replay import ADMITTED, OTHER, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analysis.calls import Bools, Calls, Floats
+    from analysis.decisions import Record
     from analysis.flight import Flight
-    from analysis.replay import Calls, Floats
     from analysis.search import Hypothesis
 
-CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
+CONCURRENCY_PRICE: Final = 8.0  # nats that a limit on calls in flight must earn
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
+FEW: Final = 3  # shapes of each family that are judged again without failed calls
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
 
 
@@ -127,7 +130,7 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
 
     Not ``thorough``: only what ``warm`` left over is looked at, which is several times faster.
     """
-    offsets = replay.arrival_offsets(calls)
+    offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)
     reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
     refusals = int(np.sum(calls.outcome == REFUSED))
@@ -176,10 +179,10 @@ def _given(
     excuse = flight.excused(calls, around, limit) if limit is not None else None
     price = 0.0
     if limit is not None:
-        price = CONCURRENCY_PRICE - np.log(replay.OUTLIER) * flight.contradictions(calls, around, limit)
-    plain = replay.prepare(calls, offsets, tokens=tokens, excused=excuse)
+        price = CONCURRENCY_PRICE - np.log(OUTLIER) * flight.contradictions(calls, around, limit)
+    plain = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse)
     left = int(np.sum(~plain.admitted))
-    nothing = left * float(np.log(replay.OUTLIER))
+    nothing = left * float(np.log(OUTLIER))
     if left == 0:
         return -price, []
     found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough)
@@ -200,21 +203,21 @@ def _least_unexplained(
     if not found or not high.any():
         return None
     h = found[0]
-    record = replay.prepare(
+    record = decisions.prepare(
         calls, offsets, counts_refused=h.counts_refused, counts_other=h.counts_other, excused=~high, thin=False
     )
     if record.n == 0:
         return None
     s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
-    missed = record.position[replay.agreement(record, s, h.limit) == 0.0]
+    missed = record.position[likelihood.agreement(record, s, h.limit) == 0.0]
     return int(around.maybe[missed].min()) if len(missed) else None
 
 
 def _rates(
     calls: Calls,
     offsets: Floats,
-    plain: replay.Record,
-    excuse: replay.Bools | None,
+    plain: Record,
+    excuse: Bools | None,
     warm: Sequence[Hypothesis],
     *,
     tokens: bool,
@@ -222,7 +225,7 @@ def _rates(
 ) -> list[Hypothesis]:
     seen = proposals.structure(plain, server_offset(calls))
     found: list[Hypothesis] = []
-    refused_too = replay.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
+    refused_too = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
     for family, counts_refused in _variants(() if thorough else warm):
         start = [search.shape_of(h) for h in warm if (h.family, h.counts_refused) == (family, counts_refused)][:6]
         record = refused_too if counts_refused else plain
@@ -243,12 +246,16 @@ def _variants(warm: Sequence[Hypothesis]) -> list[tuple[str, bool]]:
 
 
 def _without_failures(
-    calls: Calls, offsets: Floats, excuse: replay.Bools | None, found: list[Hypothesis], *, tokens: bool
+    calls: Calls, offsets: Floats, excuse: Bools | None, found: list[Hypothesis], *, tokens: bool
 ) -> list[Hypothesis]:
-    """Judge the leading shapes again under the assumption that calls answered with 5xx were never counted."""
-    record = replay.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_other=False)
+    """Judge the leading shapes again under the assumption that calls answered with 5xx were never counted.
+
+    A few calls too many move the rate of a bucket: where only an odd window explains the record, one is searched anew.
+    """
+    record = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_other=False)
     seen = proposals.structure(record, server_offset(calls))
-    leading = sorted((h for h in found if not h.counts_refused), key=lambda h: -h.score)[:8]
+    ranked = sorted((h for h in found if not h.counts_refused), key=lambda h: -h.score)
+    leading = [h for family in search.RATE_FAMILIES for h in [h for h in ranked if h.family == family][:FEW]]
     again: list[Hypothesis] = []
     for h in leading:
         shape = search.shape_of(h)
@@ -258,6 +265,9 @@ def _without_failures(
                 search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
                 for k, v in zip(thresholds[0], ll[0], strict=True)
             ]
+    if ranked and ranked[0].window_s is not None and not ranked[0].roundness:
+        anew = search.search(record, "token_bucket", seen)
+        again += [replace(h, log_prior=h.log_prior - 0.5) for h in anew]
     return again
 
 
@@ -275,7 +285,7 @@ def _misfit(
         left = calls.outcome == REFUSED
         return Misfit(early=int(np.sum(left if excuse is None else left & ~excuse)))
     h = found[0]
-    record = replay.prepare(
+    record = decisions.prepare(
         calls,
         offsets,
         tokens=tokens,

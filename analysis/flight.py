@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED
+from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
-    from analysis.replay import Bools, Calls, Floats, Ints
+    from analysis.calls import Bools, Calls, Floats, Ints
+
+WORK_S = 0.0015  # what a server takes to refuse, or to free a place after its answer: it is no part of the way back
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def in_flight(calls: Calls, offsets_s: Floats) -> Flight:
     starts = calls.sent_s[possible]
     late_ends = np.sort(ends[possible])
     maybe = np.searchsorted(starts, latest, side="right") - possible
-    maybe -= np.searchsorted(late_ends, calls.sent_s - 0.25 * spread, side="right")
+    maybe -= np.searchsorted(late_ends, calls.sent_s - 0.25 * spread - WORK_S, side="right")
     return Flight(np.maximum(surely, 0), np.maximum(maybe, 0))
 
 

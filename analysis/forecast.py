@@ -13,7 +13,8 @@ import numpy as np
 from analysis import search
 
 if TYPE_CHECKING:
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
     from analysis.search import Hypothesis
 
 

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from analysis import decisions, proposals
+from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.doubt import UNSEEN, beside_common, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
+from analysis.likelihood import OUTLIER
 from analysis.misfit import FEWEST
 from analysis.priors import RATE_PRICE
-from analysis.replay import ADMITTED, OTHER, OUTLIER, REFUSED
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
 from analysis.two_limits import SUSPECT, explained, pair
 
 if TYPE_CHECKING:
-    from analysis.replay import Bools, Calls
+    from analysis.calls import Bools, Calls, Ints
     from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
@@ -34,6 +36,7 @@ UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our o
 FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 ACCEPTED = 0.001  # share of refusals that the settings are made for
+NEVER = 1e-9  # expected number of runs of refusals from which on they are no chance
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
 
@@ -127,14 +130,16 @@ def _blur(fitted: Fit) -> float:
     """Return the relative error that arrival times alone leave: no time is known better than the record's ends are.
 
     The likelihood takes delays for independent; what several decisions share makes it a little too sure. A window that
-    our own calls open does not add up over the record: each recovery tells it anew.
+    our own calls open does not add up over the record: each recovery tells it anew, and their mean is better than one.
     """
     calls, best = fitted.calls, fitted.best
     duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
     spread = float(fitted.offsets_s[-1])
     blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
     if best is not None and best.family in UNANCHORED and best.window_s is not None:
-        blur = max(blur, 0.3 * spread / best.window_s)
+        waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
+        told = int(np.sum(waits > 2.0 * spread))
+        blur = max(blur, 0.3 * spread / best.window_s / math.sqrt(max(1.0, told / 3.0)))
     return blur
 
 
@@ -337,7 +342,7 @@ def by_chance(fitted: Fit) -> bool:
     much as chance among them would.
     """
     admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
-    if min(fitted.refusals, admitted) < FEWEST_REFUSALS:
+    if min(fitted.refusals, admitted) < FEWEST_REFUSALS or _in_one_block(fitted.calls.outcome):
         return False
     explained = fitted.missed * np.log(OUTLIER)
     if fitted.best is not None:
@@ -345,6 +350,15 @@ def by_chance(fitted: Fit) -> bool:
     if fitted.concurrency is not None:
         explained += _log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
     return bool(_log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE)
+
+
+def _in_one_block(outcome: Ints) -> bool:
+    """Return whether more refusals stand in a row than a constant chance would ever bring."""
+    refused = outcome[(outcome == REFUSED) | (outcome == ADMITTED)] == REFUSED
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], refused.astype(int), [0]])))
+    longest = float(np.max(ends[1::2] - ends[::2], initial=0))
+    share = float(refused.mean())
+    return bool(len(refused) * share**longest < NEVER)
 
 
 def _log_chance(refused: int, admitted: int) -> float:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import replay
+from analysis import likelihood
 from analysis.result import Finding
 
 if TYPE_CHECKING:
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
 
 FEWEST: Final = 5  # contradictions that are no accident: on a busy machine a sender is late now and then
 MANY: Final = 8  # and those that take a number back, as a limit that moved and replicas do
@@ -80,7 +81,7 @@ class Misfit:
 
 def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
     """Hold a whole record against one limiter; ``statistic`` of that one shape."""
-    wrong = replay.agreement(record, statistic, limit) == 0.0
+    wrong = likelihood.agreement(record, statistic, limit) == 0.0
     need = statistic[0] + record.cost
     early, over = wrong & ~record.admitted, wrong & record.admitted
     where = np.flatnonzero(wrong)

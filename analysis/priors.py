@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from analysis.proposals import ROUND_WINDOWS_S
 
 if TYPE_CHECKING:
+    from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
-    from analysis.replay import Record
 
 ROUND_BONUS: Final = 4.0  # nats: a person chose the number
 ODD_COST: Final = 0.7  # nats: half of the prior is for windows of any length

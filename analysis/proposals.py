@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import costed
+from analysis import costed, decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analysis.replay import Floats, Record
+    from analysis.calls import Floats
+    from analysis.decisions import Record
 
 Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
 
@@ -36,13 +37,15 @@ class Structure:
 
     ``recoveries``: rows of (last refusal, first admission) in seconds; ``waits``: how long each block had lasted,
     from its first refusal. ``lumps``: what was spent between a recovery and the next refusal. ``server_offset_s``:
-    server time minus the record's clock, with its uncertainty; None where no Date header was seen.
+    server time minus the record's clock, with its uncertainty; None where no Date header was seen. ``usual``: what was
+    most often spent from one block to the next.
     """
 
     recoveries: Floats
     waits: Floats
     lumps: Floats
     server_offset_s: tuple[float, float] | None
+    usual: float = 1.0
 
 
 def structure(record: Record, server_offset_s: tuple[float, float] | None = None) -> Structure:
@@ -58,7 +61,20 @@ def structure(record: Record, server_offset_s: tuple[float, float] | None = None
     waits = record.sent_s[back] - record.sent_s[run]
     edges = np.concatenate([[0], np.searchsorted(record.history_s, record.sent_s[block])])
     lumps = np.diff(record.spent[edges]) if len(block) else np.zeros(0)
-    return Structure(recoveries, waits, lumps, server_offset_s)
+    return Structure(recoveries, waits, lumps, server_offset_s, _usual(record, lumps))
+
+
+def _usual(record: Record, lumps: Floats) -> float:
+    """Return what was most often spent from one block to the next; the largest lump where no two are alike.
+
+    Admissions among the first refusals of a block, which came in another order, are no lumps of their own.
+    """
+    _, count = decisions.blocks(record)
+    spent = np.diff(record.spent[np.unique(np.concatenate([[0], count]))])
+    values, times = np.unique(spent, return_counts=True)
+    if len(values) == 0 or times.max() == 1:
+        return float(lumps.max()) if len(lumps) else 1.0
+    return float(values[times == times.max()].max())
 
 
 def proposals(record: Record, family: str, seen: Structure) -> list[Shape]:
@@ -181,7 +197,7 @@ def _log_windows(record: Record, seen: Structure) -> list[float]:
 def _limit_guesses(seen: Structure) -> list[int]:
     if len(seen.lumps) == 0:
         return [1]
-    big = {round(float(v)) for v in [*seen.lumps[:3], seen.lumps.max(), float(np.median(seen.lumps))]}
+    big = {round(float(v)) for v in [*seen.lumps[:3], seen.lumps.max(), float(np.median(seen.lumps)), seen.usual]}
     near = {n + d for n in big for d in (-2, -1, 0, 1, 2)}
     return sorted(n for n in near | set(range(1, 7)) if n >= 1)
 

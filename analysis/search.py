@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import costed, replay
+from analysis import costed, decisions, likelihood, replay
 from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S, clock_aligned, duration_s, proposals
 from mock_server import limits
@@ -22,8 +22,9 @@ from mock_server import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from analysis.calls import Floats
+    from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
-    from analysis.replay import Floats, Record
 
 SMALL_BURST: Final = 2.0
 NEAR: Final = 0.06  # relative distance within which a round window is tried
@@ -36,6 +37,7 @@ FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a 
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
 SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
+JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one variable, has steps and gaps
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
 SETTLED: Final = 12  # and those that it hands on
@@ -137,6 +139,9 @@ def search(
         ranked = sorted([*ranked[:8], *table.look(_perturbed(best, scale, seen, rng))], reverse=True)
         scale *= 0.35
     table.look(_rounded(family, ranked[0][1], seen))
+    if family in JAGGED:
+        near = record.spread_s * np.linspace(-1.5, 1.5, 61)
+        table.look([(ranked[0][1][0] + d,) for d in near.tolist()])
     for _ in range(2):
         ends = table.ends()
         table.look([shape for end in ends for shape in _outwards(end, seen)])
@@ -147,7 +152,7 @@ def _settled(
     record: Record, family: str, shapes: Sequence[Shape], seen: Structure, rng: np.random.Generator
 ) -> list[Shape]:
     """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
-    quick = replay.at_middle(record)
+    quick = decisions.at_middle(record)
     least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
     pool: dict[Shape, float] = {}
 
@@ -173,7 +178,7 @@ def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structu
     found: list[float] = []
     for first in range(0, len(shapes), size):
         s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        found += replay.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
+        found += likelihood.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
     return found
 
 
@@ -319,26 +324,26 @@ def judged(
         s = statistic(record, family, part, _guess(seen))
         thresholds = _thresholds(record, s)
         if not costed.sized(record):
-            best = np.argsort(replay.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
+            best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
             thresholds = np.take_along_axis(thresholds, best, axis=1)
-        ll = replay.log_likelihood(record, s, thresholds)
+        ll = likelihood.log_likelihood(record, s, thresholds)
         yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
 
 
 def _guess(seen: Structure) -> float:
-    return float(seen.lumps.max()) if len(seen.lumps) else 1.0
+    return seen.usual
 
 
 def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
     """Keep the shapes that miss the fewest decisions, by a quick look."""
     if len(shapes) <= SCREENED:
         return list(shapes)
-    quick = replay.at_middle(record)
+    quick = decisions.at_middle(record)
     size = max(1, 200_000 // max(1, quick.at_s.size))
     missed = []
     for first in range(0, len(shapes), size):
         s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        missed.append(replay.misfits(quick, s, _thresholds(quick, s)).min(axis=1))
+        missed.append(likelihood.misfits(quick, s, _thresholds(quick, s)).min(axis=1))
     order = np.argsort(np.concatenate(missed), kind="stable")[:SCREENED]
     return [shapes[i] for i in order]
 

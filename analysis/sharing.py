@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import flight, proposals, replay, search, slopes
+from analysis import decisions, flight, proposals, search, slopes
 from analysis.fit import REFUSED_VARIANTS, server_offset
 from analysis.priors import prior_of
 from mock_server import limits
@@ -20,9 +20,9 @@ from mock_server import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from analysis.decisions import Record
     from analysis.fit import Fit
     from analysis.proposals import Shape, Structure
-    from analysis.replay import Record
     from analysis.slopes import Counts, Slope
     from mock_server.limits import Spec
 
@@ -124,7 +124,7 @@ def explain(fitted: Fit) -> Sharing:
     replicas: list[Shared] = []
     others: list[Shared] = []
     for counts_refused in (False, True):
-        record = replay.prepare(
+        record = decisions.prepare(
             fitted.calls, fitted.offsets_s, excused=excuse, counts_refused=counts_refused, thin=False
         )
         if record.n == 0 or record.admitted.all() or not record.admitted.any():
@@ -157,7 +157,7 @@ def _promising(fitted: Fit, record: Record, family: str, seen: Structure) -> lis
 
 
 def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -> Iterable[tuple[Shape, Counts]]:
-    quick = _sampled(replay.at_middle(record))
+    quick = _sampled(decisions.at_middle(record))
     guess = float(seen.lumps.max()) if len(seen.lumps) else 1.0
     size = max(1, BATCH // max(1, quick.at_s.size))
     for first in range(0, len(shapes), size):

@@ -20,7 +20,7 @@ from scipy import special
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from analysis.replay import Bools, Floats
+    from analysis.calls import Bools, Floats
 
 PLACES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # numbers of counters that are tried
 SHARES: Final = (0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)  # parts of the limit that others may use

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import flight, proposals, replay, search
+from analysis import decisions, flight, likelihood, proposals, search
+from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.fit import REFUSED_VARIANTS, Fit, server_offset
 from analysis.misfit import misfit_of
-from analysis.replay import ADMITTED, OTHER, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analysis.calls import Bools, Calls, Floats, Ints
     from analysis.proposals import Shape
-    from analysis.replay import Bools, Calls, Floats
     from analysis.search import Hypothesis
 
 PHASE: Final = "tokens"
@@ -64,7 +64,7 @@ def fit_tokens(calls: Calls, requests: Fit, warm: Sequence[Hypothesis] = ()) -> 
             found += [replace(h, log_prior=h.log_prior + bonus) for h in made]
     left = int(np.sum(~records[False].admitted))
     top = max((h.score for h in found), default=-np.inf)
-    if top < left * float(np.log(replay.OUTLIER)) + 2.0:
+    if top < left * float(np.log(likelihood.OUTLIER)) + 2.0:
         found = []
     ranked = sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
     ranked = _central(ranked)
@@ -111,7 +111,7 @@ def agreeing(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, toke
     """Return, for each of the calls asked for, whether a limit agrees with its answer; where there is none, it does."""
     if not which.any():
         return np.ones(0, bool)
-    record = replay.prepare(
+    record = decisions.prepare(
         calls,
         offsets,
         tokens=tokens,
@@ -122,15 +122,15 @@ def agreeing(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, toke
     )
     s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
     agrees = np.ones(len(calls), bool)
-    agrees[record.position] = replay.agreement(record, s, h.limit) > 0.0
+    agrees[record.position] = likelihood.agreement(record, s, h.limit) > 0.0
     return agrees[which]
 
 
-def _record(calls: Calls, offsets: Floats, decides: Bools, *, counts_refused: bool) -> replay.Record:
-    return replay.prepare(calls, offsets, tokens=True, counts_refused=counts_refused, excused=~decides, thin=False)
+def _record(calls: Calls, offsets: Floats, decides: Bools, *, counts_refused: bool) -> decisions.Record:
+    return decisions.prepare(calls, offsets, tokens=True, counts_refused=counts_refused, excused=~decides, thin=False)
 
 
-def _held(records: dict[bool, replay.Record], h: Hypothesis) -> tuple[replay.Record, Floats, float]:
+def _held(records: dict[bool, decisions.Record], h: Hypothesis) -> tuple[decisions.Record, Floats, float]:
     record = records[h.counts_refused]
     return record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit
 
@@ -148,7 +148,7 @@ def _kin(family: str, requests: Fit) -> bool:
     return requests.best is not None and requests.best.family == family
 
 
-def _together(calls: Calls) -> tuple[replay.Ints, Floats]:
+def _together(calls: Calls) -> tuple[Ints, Floats]:
     """Count cheap calls that came close together as one: (positions that are kept, tokens of each).
 
     Their cost is next to nothing beside that of sized calls, but there may be a hundred thousand of them.

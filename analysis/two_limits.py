@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import flight, replay, search
+from analysis import decisions, flight, likelihood, search
+from analysis.calls import ADMITTED, arrival_offsets
 from analysis.fit import Fit, fit
-from analysis.replay import ADMITTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from analysis.replay import Bools, Calls
+    from analysis.calls import Bools, Calls
     from analysis.search import Hypothesis
 
 BLURRED: Final = 4.0  # times the spread: outcomes that change faster are decided by it
@@ -86,13 +86,13 @@ def _agreed(calls: Calls, fitted: Fit) -> Bools:
         around = flight.in_flight(whole, fitted.offsets_s)
         found |= flight.excused(whole, around, fitted.concurrency)
     for h in _sample(fitted):
-        record = replay.prepare(
+        record = decisions.prepare(
             whole, fitted.offsets_s, counts_refused=h.counts_refused, counts_other=h.counts_other, thin=False
         )
         if record.n == 0:
             continue
         s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
-        agree = replay.agreement(record, s, h.limit) > 0.0
+        agree = likelihood.agreement(record, s, h.limit) > 0.0
         found[record.position[agree]] = True
     return found
 
@@ -123,7 +123,7 @@ def without_overload(calls: Calls) -> Calls:
     run = np.searchsorted(turns, np.arange(len(decided)), side="right")
     ends_s = calls.sent_s[decided[np.append(turns, len(decided)) - 1]]
     starts_s = np.concatenate([calls.sent_s[decided[:1]], ends_s[:-1]])
-    short = (ends_s - starts_s)[run] < BLURRED * float(replay.arrival_offsets(calls)[-1])
+    short = (ends_s - starts_s)[run] < BLURRED * float(arrival_offsets(calls)[-1])
     late = np.cumsum(refused & verifying[decided]) > BEGINNING
     asked = np.ones(len(calls), bool) if calls.asked is None else calls.asked.copy()
     asked[decided[short & late & verifying[decided]]] = False

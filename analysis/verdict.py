@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from analysis.calls import Calls
 from analysis.curves import in_verification, outcomes
 from analysis.estimate import Identified, Inference
 from analysis.infer import infer
 from analysis.load import LogError
 from analysis.recommend import recommend
 from analysis.recommend_proof import attempts_among, judge
-from analysis.replay import Calls
 from analysis.result import Gate, Limit, Result, Settings, Spent, Verification
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from analysis import replay
+from analysis.calls import SILENCE_S, Calls
 from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
-from analysis.replay import Calls
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
 from redline.second_limit import SecondLimitMet, probe_further
@@ -146,7 +145,7 @@ class _Run:
         return infer(self._calls())
 
     def _calls(self) -> Calls:
-        return Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=replay.SILENCE_S)
+        return Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
 
     def calibration(self) -> Calibration:
         """Return what came out."""

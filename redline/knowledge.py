@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import flight, forecast, proposals, replay
+from analysis import decisions, flight, forecast, proposals
+from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.fit import Fit, fit, server_offset
 from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
-from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests
 from analysis.two_limits import Doubt
@@ -25,6 +25,8 @@ from redline.traffic import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from analysis.calls import Floats
+    from analysis.decisions import Record
     from analysis.search import Hypothesis
     from redline.traffic import Traffic
 
@@ -35,6 +37,7 @@ UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation w
 WARM = 40  # hypotheses that a refit starts from
 MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
+SHORT_S = 10.0  # window below which as many cycles again are cheap
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
@@ -107,11 +110,15 @@ class Knowledge:
         best = self.fit.hypotheses[0]
         low, high = rate_interval(self.fit)
         same = {h.limit for h in near(self.fit) if h.family == best.family}
-        wanted = 2.0 * NARROW if best.window_s in ROUND_WINDOWS_S and len(same) == 1 else NARROW
-        if best.family in UNANCHORED:
-            # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
-            wanted = max(wanted, 2.0 * self._spread_s() / (best.window_s or 1.0))
-        wanted *= 1.0 if cycle < LONG else 3.0
+        window_s, wanted, long = best.window_s or math.inf, NARROW, LONG
+        if window_s in ROUND_WINDOWS_S:
+            wanted = 2.0 * NARROW if len(same) == 1 else NARROW
+            if best.family in UNANCHORED:
+                # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
+                wanted = max(wanted, 2.0 * self._spread_s() / window_s)
+        elif window_s < SHORT_S:
+            long = 2 * LONG
+        wanted *= 1.0 if cycle < long else 3.0
         return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
@@ -130,6 +137,13 @@ class Knowledge:
         seen = proposals.structure(self._record(best))
         return int(np.sum(seen.waits > 2.0 * self._spread_s()))
 
+    def _given_back(self, best: Hypothesis) -> float:
+        """Return how many calls have passed since the last recovery that no delay explains."""
+        record = self._record(best)
+        seen = proposals.structure(record)
+        since = seen.recoveries[seen.waits > 2.0 * self._spread_s(), 1]
+        return float(np.sum(record.history_s >= since[-1])) if len(since) else math.inf
+
     def _in_doubt(self) -> bool:
         ranked = self.fit.probabilities()
         return len(ranked) > 1 and ranked[0][1] < SURE
@@ -141,9 +155,13 @@ class Knowledge:
         """
         if self.fit.rate_doubtful() or self._recoveries() < 2:  # noqa: PLR2004 - one says nothing about a period
             return False
+        alike = self._alike()
+        return bool(alike & ALIGNED) and bool(alike - ALIGNED)
+
+    def _alike(self) -> set[str]:
+        """Return the families that explain the record about as well as the best one."""
         top = self.fit.hypotheses[0].score
-        alike = {h.family in ALIGNED for h in self.fit.leaders() if h.score > top - 7.0}
-        return len(alike) > 1
+        return {h.family for h in self.fit.leaders() if h.score > top - 7.0}
 
     def _window_guess_s(self) -> float:
         """Return the leading window, but never a wait out of proportion to what was seen so far."""
@@ -153,7 +171,7 @@ class Knowledge:
         seen = 2.0 * (self.traffic.now_s() - self.traffic.attempts[0].sent_s) + 5.0
         return min(seen, best.window_s or best.limit / best.rate_per_s)
 
-    def _rooms(self, at_s: replay.Floats) -> replay.Floats:
+    def _rooms(self, at_s: Floats) -> Floats:
         """Return the room, (hypotheses, moments), that the best of each family expects."""
         calls = self._calls()
         self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
@@ -161,10 +179,10 @@ class Knowledge:
         rooms = [np.floor(np.maximum(forecast.room(self._record(h), h, at_s), 0.0) + 1e-6) for h in ranked]
         return np.stack(rooms) if rooms else np.zeros((0, len(at_s)))
 
-    def _record(self, h: Hypothesis) -> replay.Record:
+    def _record(self, h: Hypothesis) -> Record:
         known = self.fit
         excuse = flight.excused(known.calls, known.flight, known.concurrency) if known.concurrency else None
-        return replay.prepare(
+        return decisions.prepare(
             known.calls,
             known.offsets_s,
             counts_refused=h.counts_refused,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import forecast, proposals
-from analysis.replay import ADMITTED
+from analysis import forecast
+from analysis.calls import ADMITTED
 from redline import probing
 from redline.knowledge import FIRST, Knowledge
 
@@ -35,6 +35,7 @@ DRIBBLE = 0.1  # of the limit: less came back at once
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
+GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 
 
@@ -155,7 +156,9 @@ class Prober(Knowledge):
 
     def _recover(self) -> bool:
         """Watch until a call passes again. False where nothing came back for very long."""
-        self.passing = not self.passing and not self.parted and self._alignment_in_doubt()
+        # Where two lumps were sent, their recovery is watched, unless it would be the same for all that are left.
+        telling = self.parted and bool(self._alike() & GRADUAL)
+        self.passing = not self.passing and not telling and self._alignment_in_doubt()
         if self.passing:
             self._pass_over()
             return True
@@ -201,8 +204,7 @@ class Prober(Knowledge):
         now = self.traffic.now_s()
         if best.family == "sliding_counter" and self._narrow(0):
             return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self._window_guess_s()
-        last = proposals.structure(self._record(best)).lumps[-1:]
-        if best.counts_refused or not len(last) or last[0] >= DRIBBLE * best.limit:
+        if best.counts_refused or self._given_back(best) >= DRIBBLE * best.limit:
             return None
         ready_s = forecast.first_room_s(self._record(best), best, now, need=GATHERED * best.limit)
         return ready_s if now < ready_s < now + 1.5 * self._window_guess_s() else None

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import forecast, replay, two_limits
+from analysis import decisions, forecast, two_limits
+from analysis.calls import SILENCE_S, Calls
 from analysis.infer import conclude_limits
 from analysis.recommend import recommend
-from analysis.replay import SILENCE_S, Calls
 from analysis.tokens import for_requests
 from redline import probing
 from redline.prober import Prober
 from redline.traffic import REFUSED
 
 if TYPE_CHECKING:
+    from analysis.decisions import Record
     from analysis.fit import Fit
-    from analysis.replay import Record
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
     from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
@@ -188,6 +188,6 @@ class Within(_Shaped):
     def _record(self, best: Hypothesis) -> Record:
         # What has no answer yet may have been admitted, and then it takes room.
         calls = Calls.from_attempts(self.attempts, now_s=self.now_s(), answer_s=0.0)
-        return replay.prepare(
+        return decisions.prepare(
             calls, self._known.offsets_s, counts_refused=best.counts_refused, counts_other=best.counts_other
         )

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import forecast, replay
+from analysis import decisions, forecast
+from analysis.calls import Calls
 from analysis.infer import rate_interval
-from analysis.replay import Calls
 from analysis.tokens import PHASE, explained, fit_tokens
 from redline import probing
 
 if TYPE_CHECKING:
+    from analysis.calls import Floats
     from analysis.fit import Fit
-    from analysis.replay import Floats
     from analysis.search import Hypothesis
     from redline.prober import Prober
     from redline.traffic import Attempt
@@ -315,9 +315,9 @@ class TokenProbe:
         new = Calls.from_attempts(attempts[self._known :], now_s=self._now_s(), answer_s=self._patience_s())
         return self._base.joined(new)
 
-    def _history(self, h: Hypothesis, *, tokens: bool = False) -> replay.Record:
+    def _history(self, h: Hypothesis, *, tokens: bool = False) -> decisions.Record:
         calls = self._calls()
-        return replay.prepare(
+        return decisions.prepare(
             calls,
             self.prober.fit.offsets_s,
             tokens=tokens,
@@ -327,7 +327,7 @@ class TokenProbe:
             thin=False,
         )
 
-    def _token_history(self, h: Hypothesis) -> replay.Record:
+    def _token_history(self, h: Hypothesis) -> decisions.Record:
         return self._history(h, tokens=True)
 
     def _sure_of_room_s(self, need: float) -> float:

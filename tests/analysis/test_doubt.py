@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.doubt import beside_common
 from analysis.infer import contradicted
-from analysis.replay import ADMITTED, REFUSED, Calls
 from analysis.result import Limit
 from analysis.virtual import Call, Network, Service, VirtualLimit, VirtualTarget, World
 from mock_server import limits

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls
 from analysis.fit import fit
 from analysis.infer import conclude_limits
-from analysis.replay import ADMITTED, OTHER, PENDING, REFUSED, Calls
 
 CALL = st.tuples(
     st.floats(0.0, 20.0),  # seconds since the one before

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import replay, search
+from analysis import decisions, likelihood, search
+from analysis.calls import ADMITTED, PENDING, REFUSED, Calls
 from mock_server import limits
+
+if TYPE_CHECKING:
+    from analysis.decisions import Record
 
 EXACT = np.zeros(7)
 
 
-def record_of(
-    spec: limits.Spec, sent_s: list[float], *, counts_refused: bool = False
-) -> tuple[replay.Record, replay.Calls]:
+def record_of(spec: limits.Spec, sent_s: list[float], *, counts_refused: bool = False) -> tuple[Record, Calls]:
     """Let the state machine decide, and prepare what it decided."""
     state = spec.limiter()
     outcome = []
     for t in sent_s:
         admitted = state.check(t).admitted
         (state.commit if admitted else state.refused)(t)
-        outcome.append(replay.ADMITTED if admitted else replay.REFUSED)
+        outcome.append(ADMITTED if admitted else REFUSED)
     n = len(sent_s)
     sent = np.array(sent_s)
-    calls = replay.Calls(
+    calls = Calls(
         sent, sent + 0.01, np.array(outcome), np.ones(n), sent, *(np.full(n, np.nan),) * 2, ("",) * n, ("",) * n
     )
-    return replay.prepare(calls, EXACT, counts_refused=counts_refused, thin=False), calls
+    return decisions.prepare(calls, EXACT, counts_refused=counts_refused, thin=False), calls
 
 
 CASES = {
@@ -51,7 +54,7 @@ def test_statistic_agrees_with_the_state_machine(family: str, gaps: list[int]) -
     times = list(np.cumsum(np.array(gaps) / 997.0) + 0.000137)
     record, _ = record_of(spec, times)
     statistic = search.statistic(record, family, [shape], 5.0)
-    assert replay.agreement(record, statistic, 5.0).min() == 1.0
+    assert likelihood.agreement(record, statistic, 5.0).min() == 1.0
 
 
 @pytest.mark.parametrize("family", ["sliding_log", "sliding_counter"])
@@ -67,7 +70,7 @@ def test_refused_calls_count_where_they_do(family: str) -> None:
     shape = (3.1,) if family == "sliding_log" else (3.1, 0.4)
     record, _ = record_of(spec, times, counts_refused=True)
     statistic = search.statistic(record, family, [shape], 5.0)
-    assert replay.agreement(record, statistic, 5.0).min() == 1.0
+    assert likelihood.agreement(record, statistic, 5.0).min() == 1.0
 
 
 def test_a_refusal_may_have_come_after_calls_sent_within_the_spread() -> None:
@@ -76,12 +79,12 @@ def test_a_refusal_may_have_come_after_calls_sent_within_the_spread() -> None:
     sent = np.arange(n) * 0.002
     outcome = np.array([1, 0, 1, 0, 0, 1, 1, 0, 1, 0])
     blank = np.full(n, np.nan)
-    calls = replay.Calls(sent, sent + 0.2, outcome, np.ones(n), blank, blank, blank, ("",) * n, ("",) * n)
-    record = replay.prepare(calls, np.linspace(-0.05, 0.05, 7), thin=False)
+    calls = Calls(sent, sent + 0.2, outcome, np.ones(n), blank, blank, blank, ("",) * n, ("",) * n)
+    record = decisions.prepare(calls, np.linspace(-0.05, 0.05, 7), thin=False)
     statistic = search.statistic(record, "sliding_log", [(60.0,)], 5.0)
-    likelihood = replay.log_likelihood(record, statistic, np.array([[4.0, 5.0, 6.0]]))[0]
-    assert likelihood.argmax() == 1
-    assert likelihood[1] == pytest.approx(0.0, abs=1e-6)
+    ll = likelihood.log_likelihood(record, statistic, np.array([[4.0, 5.0, 6.0]]))[0]
+    assert ll.argmax() == 1
+    assert ll[1] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_silence_is_admission_and_a_fresh_call_is_open() -> None:
@@ -93,5 +96,5 @@ def test_silence_is_admission_and_a_fresh_call_is_open() -> None:
             self.prompt_tokens, self.quota_id, self.phase = 1, "", ""
             self.server_date = self.retry_delay_s = self.quota_value = float("nan")
 
-    calls = replay.Calls.from_attempts([Sent(0.0), Sent(9.9)], now_s=10.0, answer_s=1.0)
-    assert calls.outcome.tolist() == [replay.ADMITTED, replay.PENDING]
+    calls = Calls.from_attempts([Sent(0.0), Sent(9.9)], now_s=10.0, answer_s=1.0)
+    assert calls.outcome.tolist() == [ADMITTED, PENDING]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from analysis.calls import ADMITTED, EXCUSED, REFUSED, Calls
 from analysis.fit import Fit, fit
-from analysis.replay import ADMITTED, EXCUSED, REFUSED, Calls
 from analysis.two_limits import Doubt, Pair, explained, memory_s, pair, without_overload
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analysis.calls import Calls
 from analysis.fit import fit
 from analysis.infer import infer
-from analysis.replay import Calls
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate

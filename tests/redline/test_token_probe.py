@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.calls import Calls
 from analysis.infer import infer
-from analysis.replay import Calls
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate

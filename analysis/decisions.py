@@ -1,0 +1,164 @@
+"""A record prepared for fitting: the history that counts, and the decisions that are worth explaining.
+
+The order of calls that were sent close together is not known: they may arrive in any. So the n-th admitted call is
+compared with the n - 1 admitted ones before it, whichever of them came first, and a refused call may have come after
+admitted ones that were sent up to the spread later. Each decision is asked at several offsets in time (quantiles of the
+measured spread). Pure; times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
+
+if TYPE_CHECKING:
+    from analysis.calls import Bools, Calls, Floats, Ints
+
+MOST_DECISIONS: Final = 1000  # that are looked at in a search
+STRETCH: Final = 24  # of them in a row, where not all can be
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record prepared for fitting one metric: the history that counts, and the decisions worth explaining.
+
+    ``history_s``: when the counted calls were sent, sorted; ``spent[k]``: their cost up to the k-th. ``at_s`` and
+    ``before`` are (offsets, decisions): the moment each decision is asked at, and how many of the history stand
+    before it. ``episodes``: where each stretch from one block to the next starts.
+    """
+
+    history_s: Floats
+    spent: Floats
+    sent_s: Floats
+    admitted: Bools
+    cost: Floats
+    at_s: Floats
+    before: Ints
+    position: Ints
+    episodes: Ints
+    spread_s: float
+    counts_refused: bool
+    counts_other: bool
+
+    @property
+    def n(self) -> int:
+        """Return the number of decisions."""
+        return len(self.sent_s)
+
+
+def prepare(
+    calls: Calls,
+    offsets_s: Floats,
+    *,
+    tokens: bool = False,
+    counts_refused: bool = False,
+    counts_other: bool = True,
+    excused: Bools | None = None,
+    thin: bool = True,
+) -> Record:
+    """Turn calls into a `Record`. Decisions deep inside a run of equal outcomes are thinned out: they say nothing."""
+    counted = (calls.outcome == ADMITTED) | (counts_other & (calls.outcome == OTHER))
+    if counts_refused:
+        counted |= calls.throttled
+    cost = calls.tokens if tokens else np.ones(len(calls))
+    history = calls.sent_s[counted]
+    spent = np.concatenate([[0.0], np.cumsum(cost[counted])])
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    if excused is not None:
+        decided &= ~excused
+    if calls.asked is not None:
+        decided &= calls.asked
+    position = np.flatnonzero(decided)
+    if thin:
+        position = _sampled(position[_informative(calls.outcome[position] == ADMITTED)])
+    admitted = calls.outcome[position] == ADMITTED
+    at = calls.sent_s[position][None, :] + offsets_s[:, None]
+    # A refused call may have come after calls sent later, but not after those sent when its answer was back.
+    passed = counted & (calls.outcome != REFUSED) & (calls.outcome != EXCUSED)
+    answered = np.where(np.isfinite(calls.done_s), calls.done_s, np.inf)[position]
+    later = np.searchsorted(calls.sent_s[passed], np.minimum(at[-1], answered), side="right")
+    later -= passed[position]
+    earlier = (np.cumsum(passed) - passed)[position]
+    before = np.broadcast_to(np.where(admitted, earlier, later), at.shape)
+    if counts_refused:
+        before = before + _refused_before(calls, position, at)
+    back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
+    return Record(
+        history_s=history,
+        spent=spent,
+        sent_s=calls.sent_s[position],
+        admitted=admitted,
+        cost=cost[position],
+        at_s=at,
+        before=before.astype(np.int64),
+        position=position,
+        episodes=_spaced(calls.sent_s[position], np.concatenate([[0], back]), float(offsets_s[-1] - offsets_s[0])),
+        spread_s=float(offsets_s[-1] - offsets_s[0]),
+        counts_refused=counts_refused,
+        counts_other=counts_other,
+    )
+
+
+def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:
+    """Return how many refused calls stand before each decision, (offsets, decisions), as its own delay has it."""
+    refused_s = calls.sent_s[calls.throttled]
+    sent_s = calls.sent_s[position]
+    moved = np.searchsorted(refused_s, at_s) - np.searchsorted(refused_s, sent_s)
+    itself = calls.throttled[position] & (at_s > sent_s)
+    return np.asarray((np.cumsum(calls.throttled) - calls.throttled)[position] + moved - itself)
+
+
+def blocks(record: Record) -> tuple[Floats, Ints]:
+    """Return when calls were refused with no other near that passed, and how many of the history had been sent."""
+    refused_s = record.sent_s[~record.admitted]
+    count = np.searchsorted(record.history_s, refused_s, side="right")
+    following = np.append(record.history_s, np.inf)[count]
+    alone = following > refused_s + record.spread_s
+    return refused_s[alone], count[alone]
+
+
+def _spaced(sent_s: Floats, starts: Ints, spread_s: float) -> Ints:
+    """Keep the starts that are further apart than the spread: closer ones are one jumbled moment."""
+    kept = [int(starts[0])]
+    for start in starts[1:]:
+        if sent_s[start] - sent_s[kept[-1]] > spread_s:
+            kept.append(int(start))
+    return np.array(kept, np.int64)
+
+
+def _informative(admitted: Bools, dense: int = 4) -> Ints:
+    """Keep the ends of each run of equal outcomes and a geometrically thinning sample between."""
+    n = len(admitted)
+    if n == 0:
+        return np.zeros(0, np.int64)
+    change = np.flatnonzero(np.diff(admitted.astype(np.int8))) + 1
+    starts = np.concatenate([[0], change])
+    ends = np.concatenate([change, [n]])
+    run = np.searchsorted(ends, np.arange(n), side="right")
+    from_start = np.arange(n) - starts[run]
+    from_end = ends[run] - 1 - np.arange(n)
+    near = np.minimum(from_start, from_end)
+    power = np.floor(np.log(np.maximum(near, 1)) / np.log(1.4))
+    previous = np.floor(np.log(np.maximum(near - 1, 1)) / np.log(1.4))
+    return np.flatnonzero((near < dense) | (power != previous))
+
+
+def _sampled(position: Ints) -> Ints:
+    """Keep both ends of a very long row and stretches of what is between: a steady overload repeats itself."""
+    if len(position) <= MOST_DECISIONS:
+        return position
+    end = MOST_DECISIONS // 5
+    every = int(np.ceil((len(position) - 2 * end) / (MOST_DECISIONS - 2 * end)))
+    index = np.arange(len(position))
+    inside = (index - end) % (every * STRETCH) < STRETCH
+    return position[inside | (index < end) | (index >= len(position) - end)]
+
+
+def at_middle(record: Record) -> Record:
+    """Return the record asked at the middle offset alone: seven times cheaper, and good enough to sort out."""
+    middle = record.at_s.shape[0] // 2
+    return replace(record, at_s=record.at_s[middle : middle + 1], before=record.before[middle : middle + 1])

@@ -1,0 +1,76 @@
+"""How likely the decisions of a record are, given a statistic and a threshold on it.
+
+A call's own arrival is off by a little against the calls that decide. Each decision is therefore asked at several
+offsets, and the share of offsets that agree is its likelihood. Pure; the shapes that are compared come first in every
+array: (shapes, offsets, decisions) for statistics, (shapes, candidates) for thresholds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from analysis.calls import Bools, Floats
+    from analysis.decisions import Record
+
+OUTLIER: Final = 1e-3  # chance that a decision has a cause outside the model
+OWN: Final = 2  # offsets to either side that a decision's own delay may reach
+_LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1)).astype(np.float32)
+MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
+
+
+def log_likelihood(record: Record, statistic: Floats, limits: Floats) -> Floats:
+    """Return the log likelihood, (shapes, candidates), of the decisions for thresholds (shapes, candidates).
+
+    Decisions of one episode (from one block to the next) share the calls that decide them, hence an error in time
+    too: each episode is averaged over the offsets as a whole. What a decision has for itself, its own delay, is
+    allowed for by its share of agreement at the neighbouring offsets.
+    """
+    need = statistic + record.cost - 1e-9
+    return np.stack([_episodes_ll(record, need <= limits[:, k, None, None]) for k in range(limits.shape[1])], axis=1)
+
+
+def _episodes_ll(record: Record, passes: Bools) -> Floats:
+    agree = passes == record.admitted
+    open_ = np.flatnonzero(~agree.all(axis=(0, 1)))  # the others agree whatever the shape: they add nothing
+    if len(open_) == 0:
+        return np.zeros(len(passes))
+    padded = np.pad(agree[:, :, open_], ((0, 0), (OWN, OWN), (0, 0)), mode="edge").view(np.int8)
+    near = sum(padded[:, k : k + agree.shape[1]] for k in range(2 * OWN + 1))
+    episode = np.searchsorted(record.episodes, open_, side="right")
+    starts = np.flatnonzero(np.diff(episode, prepend=-1))
+    by_episode = np.add.reduceat(_LOG_SHARE[near], starts, axis=2)
+    top = by_episode.max(axis=1, keepdims=True)
+    mean = np.log(np.exp(by_episode - top).mean(axis=1)) + top[:, 0]
+    return np.asarray(mean.sum(axis=1))
+
+
+def misfits(record: Record, statistic: Floats, limits: Floats) -> Floats:
+    """Return how many decisions the thresholds, (shapes, candidates), miss at the middle offset."""
+    need = statistic[:, statistic.shape[1] // 2] + record.cost - 1e-9
+    columns = [((need <= limits[:, k, None]) != record.admitted).sum(axis=1) for k in range(limits.shape[1])]
+    return np.stack(columns, axis=1).astype(float)
+
+
+def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
+    """Return how far decisions lie on the wrong side of the thresholds, (shapes, candidates), at the middle offset.
+
+    In calls relative to the threshold, each decision at most a fifth of it: smooth in the shape, so that a search can
+    go downhill, and no outlier counts for much. What is wrong counts a little however near it is: a limiter that
+    never refuses is wrong by nothing at each refusal.
+    """
+    need = statistic[:, statistic.shape[1] // 2] + record.cost
+    columns = []
+    for k in range(limits.shape[1]):
+        limit = limits[:, k, None]
+        wrong = np.where(record.admitted, need - limit, limit + 1e-9 - need)
+        columns.append((np.clip(wrong / (limit + 1.0), 0.0, 0.2) + MISSED_AT_ALL * (wrong > 0.0)).sum(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def agreement(record: Record, statistic: Floats, limit: float) -> Floats:
+    """Return for each decision the share of offsets at which ``limit`` agrees with it; statistic of one shape."""
+    passes = statistic[0] + record.cost <= limit + 1e-9
+    return np.asarray((passes == record.admitted).mean(axis=0))
