@@ -74,7 +74,8 @@ ProbeTokens = Annotated[
         "--probe-tokens",
         min=0,
         metavar="N",
-        help="Input tokens that the search for a limit on them may send; 0: none. Default: 1000000 on other machines.",
+        help="Input tokens that the search for a limit on them may send: a quarter to look for one, all to measure one "
+        "that is met; 0: no search. Default: 1000000 on other machines.",
     ),
 ]
 MaxUsd = Annotated[

@@ -20,6 +20,7 @@ from analysis.calls import Calls
 from analysis.infer import rate_interval
 from analysis.tokens import PHASE, explained, fit_tokens
 from redline import probing
+from redline.budget import LOOK_SHARE
 
 if TYPE_CHECKING:
     from analysis.calls import Floats
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 PER_REQUEST: Final = 4000.0  # tokens for each admitted call up to which a limit is looked for
 LARGEST_PROMPT: Final = 120_000  # tokens: what every current model takes
-LOOK_SHARE: Final = 0.25  # of all that may be spent goes into the look; measuring takes several times as much
 CALLS_SHARE: Final = 16  # a look takes at most this part of the limit on requests
 MOST_BLIND: Final = 8  # calls of a look where no limit on requests is known, which they may then meet
 CYCLES: Final = 8
@@ -85,7 +85,7 @@ class TokenProbe:
 
     def _plan(self, per_window: float) -> tuple[int, int]:
         """Return (calls, tokens of each) of a look, given what requests let through at once."""
-        total = min(PER_REQUEST * per_window, LOOK_SHARE * self.budget)
+        total = min(PER_REQUEST * per_window, LOOK_SHARE * self.budget - self.spent)
         count = min(math.ceil(total / LARGEST_PROMPT), max(1, int(per_window / CALLS_SHARE)))
         return (count, min(LARGEST_PROMPT, int(total / count))) if total >= 1.0 else (0, 0)
 

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from redline import live, options, targets
-from redline.budget import Budget
+from redline.budget import LOOK_SHARE, Budget
 from redline.errors import ExitCode, InterruptedRunError, TargetError, UsageError, worst
 from redline.prices import price_of
 from redline.record import RunFile, make_run_dir
@@ -145,7 +145,7 @@ def preview(order: Order) -> Iterator[str]:
     yield f"calls         {_at_most(budget.max_requests)}; probing takes four to ten times what a window admits"
     yield f"time          {_at_most(budget.max_duration_s, ' s')}; two to five windows, then three and more to verify"
     yield f"tokens        {_at_most(budget.max_input_tokens)} in, {_at_most(budget.max_output_tokens)} out"
-    yield f"large prompts at most {order.probe_tokens} input tokens to look for a limit on them"
+    yield f"large prompts {_large_prompts(order)}"
     yield f"money         {_money(order)}"
 
 
@@ -264,6 +264,18 @@ def _price_is_known(order: Order) -> bool:
 
 def _at_most(bound: float | None, unit: str = "") -> str:
     return "no bound" if bound is None else f"at most {bound:g}{unit}"
+
+
+def _large_prompts(order: Order) -> str:
+    """Return what the search for a limit on input tokens sends at most: to look for one, and to measure one."""
+    if not order.probe_tokens:
+        return "none: no limit on input tokens is looked for"
+    price = None if order.target.kind in {"mock", "sim"} else price_of(order.sending.model, datetime.now(UTC).date())
+    look, most = (
+        f"{tokens:.0f}" + (f" (US$ {price.usd(tokens, 0):.2f})" if price else "")
+        for tokens in (LOOK_SHARE * order.probe_tokens, order.probe_tokens)
+    )
+    return f"at most {look} to look for a limit on input tokens; if one is met, about {most} to measure it"
 
 
 def _money(order: Order) -> str:
