@@ -108,8 +108,9 @@ def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:
     refused_s = calls.sent_s[calls.throttled]
     sent_s = calls.sent_s[position]
     moved = np.searchsorted(refused_s, at_s) - np.searchsorted(refused_s, sent_s)
-    itself = calls.throttled[position] & (at_s > sent_s)
-    return np.asarray((np.cumsum(calls.throttled) - calls.throttled)[position] + moved - itself)
+    refused = calls.throttled[position]
+    stand = (np.cumsum(calls.throttled) - calls.throttled)[position] + moved - (refused & (at_s > sent_s))
+    return np.asarray(np.clip(stand, 0, len(refused_s) - refused))
 
 
 def blocks(record: Record) -> tuple[Floats, Ints]:

@@ -52,7 +52,10 @@ def test_a_clean_world_has_no_finding() -> None:
 
 
 def test_others_on_the_quota_are_told_and_the_interval_is_wider() -> None:
-    """With 30 % used by others in bursts, no narrow interval stands around what they left over."""
-    findings, low, high, state = calibrated(Background(1.2, group=5), 2)
-    assert findings & {"background", "replicas", "drift"}
-    assert state == "unresolved" or low <= 240 <= high
+    """With 30 % used by others in bursts, what they left over is narrowly told at most once in four: they may rest."""
+    noticed = 0
+    for seed in range(3, 7):
+        findings, low, high, state = calibrated(Background(1.2, group=5), seed)
+        told = bool(findings & {"background", "replicas", "drift"})
+        noticed += told and (state == "unresolved" or low <= 240 <= high)
+    assert noticed >= 3
