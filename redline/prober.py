@@ -18,6 +18,8 @@ from redline import probing
 from redline.knowledge import FIRST, Knowledge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redline.traffic import ProbeReport
 
 FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
@@ -51,6 +53,7 @@ class Prober(Knowledge):
     parted: bool = False  # whether the last fill came in two lumps
     rested: bool = False  # whether a burst was sent from a long rest
     passing: bool = False  # whether the last recovery was let pass unseen
+    on_room: Callable[[], None] = lambda: None  # told when requests have room: it may use a little of it
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -229,6 +232,7 @@ class Prober(Knowledge):
         if cycle >= FIRST and self._refills_at_once():
             return self._overload()
         self._rest_until_they_differ()
+        self.on_room()
         now = self.traffic.now_s()
         # What gives back as it was filled does so while the calls go out.
         sending_s = float(self._rooms(np.array([now])).max(initial=0.0)) / self.options.max_rate_per_s
@@ -336,6 +340,7 @@ class Prober(Knowledge):
             self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
+            self.on_room()
 
     def _flight_in_question(self, *, again: bool) -> int | None:
         """Return how many calls at once would tell something about the limit on them; None where nothing is open."""
