@@ -7,6 +7,7 @@ that at least one was full: refusals that the concurrency limit explains are exc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,6 +30,8 @@ CONCURRENCY_PRICE: Final = 8.0  # nats that a limit on calls in flight must earn
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
+REMEMBERED: Final = 48  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
+MOST_REMEMBERED: Final = 20_000  # calls of a record that is kept for it
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
 
 
@@ -130,6 +133,40 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
 
     Not ``thorough``: only what ``warm`` left over is looked at, which is several times faster.
     """
+    asked = _Question(calls, tuple(warm), tokens, thorough)
+    found = _explain(asked) if len(calls) > MOST_REMEMBERED else _remembered(asked)
+    return replace(found, calls=calls)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """All that a fit depends on."""
+
+    calls: Calls
+    warm: tuple[Hypothesis, ...]
+    tokens: bool
+    thorough: bool
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        c = self.calls
+        shown = (c.sent_s, c.done_s, c.outcome, c.tokens, c.server_date, c.asked)
+        return (*(None if a is None else a.tobytes() for a in shown), self.warm, self.tokens, self.thorough)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and self._key == other._key
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(asked: _Question) -> Fit:
+    return _explain(asked)
+
+
+def _explain(asked: _Question) -> Fit:
+    calls, warm, tokens, thorough = asked.calls, asked.warm, asked.tokens, asked.thorough
     offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)
     reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
