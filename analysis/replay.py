@@ -132,11 +132,14 @@ def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats
 def bucket_level(record: Record, rate_per_s: Floats) -> Floats:
     """Return the water level of a bucket that drains at ``rate_per_s``."""
     rate = np.asarray(rate_per_s, float)[:, None]
-    # The bucket is lowest before one of the calls that came no faster than it drains: the first of each burst.
-    slow = np.diff(record.spent[:-1], prepend=-np.inf) < rate.max() * np.diff(record.history_s, prepend=-np.inf)
-    slow[:1] = True
-    lowest = np.minimum.accumulate(record.spent[:-1][slow] - rate * record.history_s[slow], axis=1)
+    spent, at_s, before = record.spent[:-1], record.history_s, record.before
+    if len(at_s) > before.size:
+        # The bucket is lowest before one of the calls that came no faster than it drains: the first of each burst.
+        slow = np.diff(spent, prepend=-np.inf) < rate.max() * np.diff(at_s, prepend=-np.inf)
+        slow[0] = True
+        before = np.concatenate([[0], np.cumsum(slow)])[before]
+        spent, at_s = spent[slow], at_s[slow]
+    lowest = np.minimum.accumulate(spent - rate * at_s, axis=1)
     lowest = np.concatenate([np.full((len(rate), 1), np.inf), lowest], axis=1)
-    before = np.concatenate([[0], np.cumsum(slow)])[record.before]
     level = record.spent[record.before] - rate[..., None] * record.at_s - lowest[:, before]
     return np.maximum(level, 0.0)

@@ -350,11 +350,15 @@ def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
 def _thresholds(record: Record, s: Floats) -> Floats:
     """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
     need = s[:, s.shape[1] // 2] + record.cost
-    refused = np.sort(need[:, ~record.admitted], axis=1)
-    marks = [refused[:, (refused.shape[1] - 1) // 2] - 1, refused[:, (refused.shape[1] - 1) // 10] - 1]
+    refused = need[:, ~record.admitted]
+    middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
+    refused = np.partition(refused, (low, middle), axis=1)
+    marks = [refused[:, middle] - 1, refused[:, low] - 1]
     if record.admitted.any():
-        admitted = np.sort(need[:, record.admitted], axis=1)
-        marks += [admitted[:, -1], admitted[:, max(0, admitted.shape[1] - 3)]]
+        admitted = need[:, record.admitted]
+        third = max(0, admitted.shape[1] - 3)
+        admitted = np.partition(admitted, (third, admitted.shape[1] - 1), axis=1)
+        marks += [admitted[:, -1], admitted[:, third]]
     base = np.floor(np.stack(marks, axis=1) + 1e-9)
     values = np.sort(np.maximum(np.concatenate([base, base + 1], axis=1), 1.0), axis=1)
     repeated = np.concatenate([np.zeros((len(values), 1), bool), np.diff(values, axis=1) == 0], axis=1)
