@@ -263,10 +263,12 @@ def _rates(
     seen = proposals.structure(plain, server_offset(calls))
     found: list[Hypothesis] = []
     refused_too = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
-    for family, counts_refused in _variants(() if thorough else warm):
+    best = -np.inf
+    for family, counts_refused in _variants(warm, thorough=thorough):
         start = [search.shape_of(h) for h in warm if (h.family, h.counts_refused) == (family, counts_refused)][:6]
         record = refused_too if counts_refused else plain
-        made = search.search(record, family, seen, start, afresh=thorough)
+        made = search.search(record, family, seen, start, afresh=thorough, rival=best)
+        best = max([best, *(h.score for h in made[:1])])
         found += [replace(h, log_prior=h.log_prior - 1.0) for h in made] if counts_refused else made
     if thorough and bool(np.any(calls.outcome == OTHER)):
         found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
@@ -274,12 +276,17 @@ def _rates(
     return sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
 
 
-def _variants(warm: Sequence[Hypothesis]) -> list[tuple[str, bool]]:
-    """Return (family, whether refused calls count) to be searched: all, or those that an earlier fit left over."""
-    if not warm:
-        return [(f, c) for f in search.RATE_FAMILIES for c in (False, True) if not c or f in REFUSED_VARIANTS]
-    top = max(h.score for h in warm)
-    return list(dict.fromkeys((h.family, h.counts_refused) for h in warm if h.score > top - search.KEEP))
+def _variants(warm: Sequence[Hypothesis], *, thorough: bool) -> list[tuple[str, bool]]:
+    """Return (family, whether refused calls count) to be searched: all, or those that an earlier fit left over.
+
+    The likeliest come first: the others are held against them.
+    """
+    top = max((h.score for h in warm), default=0.0)
+    left = list(dict.fromkeys((h.family, h.counts_refused) for h in warm if h.score > top - search.KEEP))
+    if left and not thorough:
+        return left
+    every = [(f, c) for f in search.RATE_FAMILIES for c in (False, True) if not c or f in REFUSED_VARIANTS]
+    return list(dict.fromkeys([*left, *every]))
 
 
 def _without_failures(

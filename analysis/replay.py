@@ -62,7 +62,7 @@ def _spent_at(record: Record, number: Floats, window: Floats, phase: Floats) -> 
     boundaries = phase + (least + np.arange(many)) * window
     spent = record.spent[np.searchsorted(record.history_s, boundaries, side="left")]
     index = (number - least + many * np.arange(len(number))[:, None, None]).astype(np.int64)
-    return np.take(spent, index)
+    return np.asarray(spent.ravel()[index])
 
 
 def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
