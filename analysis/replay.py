@@ -43,26 +43,28 @@ def fixed_window(record: Record, window_s: Floats, phase_s: Floats) -> Floats:
     window, phase = _column(window_s), _column(phase_s)
     number = np.floor((record.at_s - phase) / window)
     slack = 0.5 * np.minimum(record.spread_s, 0.2 * window)
-    late, early = (_spent_at(record, number, window, phase + d) for d in (slack, -slack))
-    first = np.where(record.admitted, late, early)
+    phases = np.concatenate([phase - slack, phase + slack], axis=1)
+    first = _spent_at(record, number, window, phases, record.admitted.astype(np.int64))
     held = record.spent[record.before]
     most = np.minimum(held, record.spent[np.searchsorted(record.history_s, record.at_s, side="left")])
     return np.asarray(held - np.minimum(first, most))
 
 
-def _spent_at(record: Record, number: Floats, window: Floats, phase: Floats) -> Floats:
+def _spent_at(record: Record, number: Floats, window: Floats, phases: Floats, which: Ints | int = 0) -> Floats:
     """Return what had been spent at the boundaries ``phase + number * window``, one for each decision.
 
-    There are far fewer boundaries than decisions, as a rule: each is looked up once.
+    ``phases``: (shapes, phases, 1); ``which`` of them is meant. There are far fewer boundaries than decisions, as a
+    rule: each is looked up once.
     """
     least = number.min(axis=(1, 2), keepdims=True)
     many = int((number.max(axis=(1, 2), keepdims=True) - least).max()) + 1
     if many > number[0].size:
+        phase = np.broadcast_to(phases[:, which, 0][:, None], number.shape) if np.ndim(which) else phases[:, :1]
         return np.asarray(record.spent[np.searchsorted(record.history_s, phase + number * window, side="left")])
-    boundaries = phase + (least + np.arange(many)) * window
+    boundaries = phases + (least + np.arange(many)) * window
     spent = record.spent[np.searchsorted(record.history_s, boundaries, side="left")]
-    index = (number - least + many * np.arange(len(number))[:, None, None]).astype(np.int64)
-    return np.asarray(spent.ravel()[index])
+    row = (phases.shape[1] * np.arange(len(number)))[:, None, None] + which
+    return np.asarray(spent.ravel()[(number - least + many * row).astype(np.int64)])
 
 
 def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
