@@ -7,6 +7,7 @@ that at least one was full: refusals that the concurrency limit explains are exc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -29,6 +30,8 @@ CONCURRENCY_PRICE: Final = 8.0  # nats that a limit on calls in flight must earn
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
+REMEMBERED: Final = 48  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
+MOST_REMEMBERED: Final = 20_000  # calls of a record that is kept for it
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
 
 
@@ -130,6 +133,40 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
 
     Not ``thorough``: only what ``warm`` left over is looked at, which is several times faster.
     """
+    asked = _Question(calls, tuple(warm), tokens, thorough)
+    found = _explain(asked) if len(calls) > MOST_REMEMBERED else _remembered(asked)
+    return replace(found, calls=calls)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """All that a fit depends on."""
+
+    calls: Calls
+    warm: tuple[Hypothesis, ...]
+    tokens: bool
+    thorough: bool
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        c = self.calls
+        shown = (c.sent_s, c.done_s, c.outcome, c.tokens, c.server_date, c.asked)
+        return (*(None if a is None else a.tobytes() for a in shown), self.warm, self.tokens, self.thorough)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Question) and self._key == other._key
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _remembered(asked: _Question) -> Fit:
+    return _explain(asked)
+
+
+def _explain(asked: _Question) -> Fit:
+    calls, warm, tokens, thorough = asked.calls, asked.warm, asked.tokens, asked.thorough
     offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)
     reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
@@ -226,10 +263,12 @@ def _rates(
     seen = proposals.structure(plain, server_offset(calls))
     found: list[Hypothesis] = []
     refused_too = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
-    for family, counts_refused in _variants(() if thorough else warm):
+    best = -np.inf
+    for family, counts_refused in _variants(warm, thorough=thorough):
         start = [search.shape_of(h) for h in warm if (h.family, h.counts_refused) == (family, counts_refused)][:6]
         record = refused_too if counts_refused else plain
-        made = search.search(record, family, seen, start, afresh=thorough)
+        made = search.search(record, family, seen, start, afresh=thorough, rival=best)
+        best = max([best, *(h.score for h in made[:1])])
         found += [replace(h, log_prior=h.log_prior - 1.0) for h in made] if counts_refused else made
     if thorough and bool(np.any(calls.outcome == OTHER)):
         found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
@@ -237,12 +276,17 @@ def _rates(
     return sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
 
 
-def _variants(warm: Sequence[Hypothesis]) -> list[tuple[str, bool]]:
-    """Return (family, whether refused calls count) to be searched: all, or those that an earlier fit left over."""
-    if not warm:
-        return [(f, c) for f in search.RATE_FAMILIES for c in (False, True) if not c or f in REFUSED_VARIANTS]
-    top = max(h.score for h in warm)
-    return list(dict.fromkeys((h.family, h.counts_refused) for h in warm if h.score > top - search.KEEP))
+def _variants(warm: Sequence[Hypothesis], *, thorough: bool) -> list[tuple[str, bool]]:
+    """Return (family, whether refused calls count) to be searched: all, or those that an earlier fit left over.
+
+    The likeliest come first: the others are held against them.
+    """
+    top = max((h.score for h in warm), default=0.0)
+    left = list(dict.fromkeys((h.family, h.counts_refused) for h in warm if h.score > top - search.KEEP))
+    if left and not thorough:
+        return left
+    every = [(f, c) for f in search.RATE_FAMILIES for c in (False, True) if not c or f in REFUSED_VARIANTS]
+    return list(dict.fromkeys([*left, *every]))
 
 
 def _without_failures(

@@ -37,7 +37,8 @@ def _episodes_ll(record: Record, passes: Bools) -> Floats:
     open_ = np.flatnonzero(~agree.all(axis=(0, 1)))  # the others agree whatever the shape: they add nothing
     if len(open_) == 0:
         return np.zeros(len(passes))
-    padded = np.pad(agree[:, :, open_], ((0, 0), (OWN, OWN), (0, 0)), mode="edge").view(np.int8)
+    offsets = np.clip(np.arange(-OWN, agree.shape[1] + OWN), 0, agree.shape[1] - 1)
+    padded = agree[:, :, open_].view(np.int8)[:, offsets]
     near = sum(padded[:, k : k + agree.shape[1]] for k in range(2 * OWN + 1))
     episode = np.searchsorted(record.episodes, open_, side="right")
     starts = np.flatnonzero(np.diff(episode, prepend=-1))

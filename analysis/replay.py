@@ -41,10 +41,30 @@ def fixed_window(record: Record, window_s: Floats, phase_s: Floats) -> Floats:
     History sent within the spread of a boundary may have arrived on either side: each decision has the benefit.
     """
     window, phase = _column(window_s), _column(phase_s)
-    start = np.floor((record.at_s - phase) / window) * window + phase
-    slack = np.where(record.admitted, 0.5, -0.5) * np.minimum(record.spread_s, 0.2 * window)
-    start = np.minimum(start + slack, record.at_s)
-    return _spent_since(record, np.searchsorted(record.history_s, start, side="left"))
+    number = np.floor((record.at_s - phase) / window)
+    slack = 0.5 * np.minimum(record.spread_s, 0.2 * window)
+    phases = np.concatenate([phase - slack, phase + slack], axis=1)
+    first = _spent_at(record, number, window, phases, record.admitted.astype(np.int64))
+    held = record.spent[record.before]
+    most = np.minimum(held, record.spent[np.searchsorted(record.history_s, record.at_s, side="left")])
+    return np.asarray(held - np.minimum(first, most))
+
+
+def _spent_at(record: Record, number: Floats, window: Floats, phases: Floats, which: Ints | int = 0) -> Floats:
+    """Return what had been spent at the boundaries ``phase + number * window``, one for each decision.
+
+    ``phases``: (shapes, phases, 1); ``which`` of them is meant. There are far fewer boundaries than decisions, as a
+    rule: each is looked up once.
+    """
+    least = number.min(axis=(1, 2), keepdims=True)
+    many = int((number.max(axis=(1, 2), keepdims=True) - least).max()) + 1
+    if many > number[0].size:
+        phase = np.broadcast_to(phases[:, which, 0][:, None], number.shape) if np.ndim(which) else phases[:, :1]
+        return np.asarray(record.spent[np.searchsorted(record.history_s, phase + number * window, side="left")])
+    boundaries = phases + (least + np.arange(many)) * window
+    spent = record.spent[np.searchsorted(record.history_s, boundaries, side="left")]
+    row = (phases.shape[1] * np.arange(len(number)))[:, None, None] + which
+    return np.asarray(spent.ravel()[(number - least + many * row).astype(np.int64)])
 
 
 def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
@@ -105,18 +125,25 @@ def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
 def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats:
     """Return this aligned window's spending plus the last one's times the part of it that still overlaps."""
     window, phase = _column(window_s), _column(phase_s)
-    start = np.floor((record.at_s - phase) / window) * window + phase
-    first = np.minimum(np.searchsorted(record.history_s, start, side="left"), record.before)
-    last = np.minimum(np.searchsorted(record.history_s, start - window, side="left"), first)
-    overlap = 1.0 - (record.at_s - start) / window
-    spent = record.spent
-    return np.asarray(spent[record.before] - spent[first] + (spent[first] - spent[last]) * overlap)
+    passed = (record.at_s - phase) / window
+    number = np.floor(passed)
+    held = record.spent[record.before]
+    first = np.minimum(_spent_at(record, number, window, phase), held)
+    last = np.minimum(_spent_at(record, number - 1.0, window, phase), first)
+    return np.asarray(held - first + (first - last) * (1.0 - (passed - number)))
 
 
 def bucket_level(record: Record, rate_per_s: Floats) -> Floats:
     """Return the water level of a bucket that drains at ``rate_per_s``."""
     rate = np.asarray(rate_per_s, float)[:, None]
-    lowest = np.minimum.accumulate(record.spent[:-1] - rate * record.history_s, axis=1)
+    spent, at_s, before = record.spent[:-1], record.history_s, record.before
+    if len(at_s) > before.size:
+        # The bucket is lowest before one of the calls that came no faster than it drains: the first of each burst.
+        slow = np.diff(spent, prepend=-np.inf) < rate.max() * np.diff(at_s, prepend=-np.inf)
+        slow[0] = True
+        before = np.concatenate([[0], np.cumsum(slow)])[before]
+        spent, at_s = spent[slow], at_s[slow]
+    lowest = np.minimum.accumulate(spent - rate * at_s, axis=1)
     lowest = np.concatenate([np.full((len(rate), 1), np.inf), lowest], axis=1)
-    level = record.spent[record.before] - rate[..., None] * record.at_s - lowest[:, record.before]
+    level = record.spent[record.before] - rate[..., None] * record.at_s - lowest[:, before]
     return np.maximum(level, 0.0)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import costed, decisions, likelihood, replay
+from analysis import costed, decisions, likelihood, replay, steps
 from analysis.priors import prior_of, roundness
-from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S, clock_aligned, duration_s, proposals
+from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
 
 if TYPE_CHECKING:
@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from analysis.proposals import Shape, Structure
 
 SMALL_BURST: Final = 2.0
-NEAR: Final = 0.06  # relative distance within which a round window is tried
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
-STEPS: Final = 10.0 ** np.linspace(-4.0, -0.7, 12)
 CLOSEST: Final = 3  # thresholds a shape is judged with
 SCREENED: Final = 60  # shapes that pass the quick look
 HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
+BEHIND: Final = 150.0  # nats below another family's best at which a refined one is given up: none came back from there
+ROUNDS: Final = 5  # of refinement, at most
+IDLE: Final = 2  # of them in a row that gain little end it
+LITTLE: Final = 0.3  # nats
+STALLED: Final = 3  # steps of a smooth search in a row that gain less than a hundredth end it
 FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a refinement
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
@@ -114,11 +117,13 @@ def search(
     rng: np.random.Generator | None = None,
     *,
     afresh: bool = True,
+    rival: float = -math.inf,
 ) -> list[Hypothesis]:
     """Return the hypotheses of one family that explain the record best, best first (empty: nothing to explain).
 
     With ``start`` (shapes of an earlier fit) and not ``afresh``, a family that changes smoothly is only followed from
-    there; the others are cheap enough to be looked for everywhere.
+    there; the others are cheap enough to be looked for everywhere. ``rival``: the score of another family's best; one
+    that stays far below it is given up.
     """
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
@@ -133,19 +138,40 @@ def search(
     ranked = table.look([*start, *proposed])
     if not ranked:
         return []
-    scale = _first_scale(record, family, seen)
-    for _ in range(5):
-        best = [shape for _, shape in ranked[:4]]
-        ranked = sorted([*ranked[:8], *table.look(_perturbed(best, scale, seen, rng))], reverse=True)
-        scale *= 0.35
-    table.look(_rounded(family, ranked[0][1], seen))
+    if ranked[0][0] < rival - 2.0 * BEHIND:
+        return []
+    ranked = _refined(table, ranked, record, family, seen, rng)
+    if ranked[0][0] < rival - BEHIND:
+        return []
+    table.look(steps.rounded(family, ranked[0][1], seen))
     if family in JAGGED:
         near = record.spread_s * np.linspace(-1.5, 1.5, 61)
         table.look([(ranked[0][1][0] + d,) for d in near.tolist()])
     for _ in range(2):
         ends = table.ends()
-        table.look([shape for end in ends for shape in _outwards(end, seen)])
+        table.look([shape for end in ends for shape in steps.outwards(end, seen)])
     return _middle_first(table.hypotheses())
+
+
+def _refined(
+    table: _Table,
+    ranked: list[tuple[float, Shape]],
+    record: Record,
+    family: str,
+    seen: Structure,
+    rng: np.random.Generator,
+) -> list[tuple[float, Shape]]:
+    """Look around the best shapes in ever smaller steps, for as long as that finds better ones."""
+    scale, idle = steps.first_scale(record, family, seen), 0
+    for _ in range(ROUNDS):
+        top = ranked[0][0]
+        best = [shape for _, shape in ranked[:4]]
+        ranked = sorted([*ranked[:8], *table.look(steps.perturbed(best, scale, seen, rng))], reverse=True)
+        scale *= 0.35
+        idle = idle + 1 if ranked[0][0] < top + LITTLE else 0
+        if idle == IDLE:
+            break
+    return ranked
 
 
 def _settled(
@@ -161,8 +187,13 @@ def _settled(
         pool.update(zip(fresh, _overlaps(quick, family, fresh, seen), strict=True))
 
     add(shapes)
+    tops: list[float] = []
     for step in range(SMOOTH_STEPS):
-        best = np.array(sorted(pool, key=pool.__getitem__)[:ELITE])
+        elite = sorted(pool, key=pool.__getitem__)[:ELITE]
+        tops.append(pool[elite[0]])
+        if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
+            break
+        best = np.array(elite)
         # The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
         place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
         around = np.cov(place, rowvar=False).reshape(place.shape[1], -1) if len(place) > 1 else np.eye(place.shape[1])
@@ -235,23 +266,6 @@ class _Table:
         ]
 
 
-def _outwards(shape: Shape, seen: Structure) -> list[Shape]:
-    """Step outwards to both sides: a likelihood with steps is flat, and its edges are the interval.
-
-    A window is changed around each recovery that may hold a boundary still, and a phase is moved by itself.
-    """
-    steps = np.concatenate([-STEPS, STEPS])
-    if len(shape) == 1:
-        return [(shape[0] * math.exp(d),) for d in steps]
-    anchors = (
-        [shape[1], *seen.recoveries[[0, len(seen.recoveries) // 2, -1], 1]] if len(seen.recoveries) else [shape[1]]
-    )
-    window = shape[0]
-    kept = [shape[1] + math.floor((a - shape[1]) / window + 0.5) * window for a in anchors]
-    turned = [(window * math.exp(d), at) for at in dict.fromkeys(kept) for d in steps]
-    return [*turned, *((window, shape[1] + d * window) for d in steps)]
-
-
 def _middle_first(found: list[Hypothesis]) -> list[Hypothesis]:
     """Put the middle of the plateau first: all of it explains the record alike, and its edge is the worst guess."""
     if not found:
@@ -261,54 +275,6 @@ def _middle_first(found: list[Hypothesis]) -> list[Hypothesis]:
     centre = 0.5 * (min(h.rate_per_s for h in level) + max(h.rate_per_s for h in level))
     best = min(level, key=lambda h: abs(h.rate_per_s - centre))
     return [replace(best, log_prior=best.log_prior + top.score - best.score), *(h for h in found if h is not best)]
-
-
-# ------------------------------------------------------------------------------------------------ refinement
-
-
-def _first_scale(record: Record, family: str, seen: Structure) -> float:
-    """Return the relative step of the first refinement: about the width of the sharpest bracket."""
-    if family == "token_bucket" or len(seen.recoveries) == 0:
-        return 0.06
-    width = float(np.min(seen.recoveries[:, 1] - seen.recoveries[:, 0])) + record.spread_s
-    return float(np.clip(width / duration_s(record) * 4, 0.005, 0.08))
-
-
-def _perturbed(best: Sequence[Shape], scale: float, seen: Structure, rng: np.random.Generator) -> list[Shape]:
-    shapes: list[Shape] = []
-    for shape in best:
-        for first, second in rng.standard_normal((5, 2)) * scale:
-            value = shape[0] * math.exp(first)
-            if len(shape) == 1:
-                shapes.append((value,))
-                continue
-            boundary = shape[1] + second * shape[0]
-            shapes += [(value, _carried(boundary, shape[0], seen)), (shape[0], boundary)]
-    return shapes
-
-
-def _carried(boundary: float, window_s: float, seen: Structure) -> float:
-    """Return the boundary of this phase next to the middle recovery: changing the window moves few from there."""
-    if len(seen.recoveries) == 0:
-        return boundary
-    anchor = float(seen.recoveries[len(seen.recoveries) // 2, 1])
-    return boundary + math.floor((anchor - boundary) / window_s) * window_s
-
-
-def _rounded(family: str, shape: Shape, seen: Structure) -> list[Shape]:
-    """Return the round windows close to the best one, at the boundaries that keep its recoveries in place."""
-    if family == "token_bucket":
-        return []
-    whole = float(round(shape[0]))
-    close = {w for w in (*ROUND_WINDOWS_S, whole, whole - 1, whole + 1) if w > 0 and abs(w / shape[0] - 1) < NEAR}
-    if len(shape) == 1:
-        return [(w,) for w in sorted(close)]
-    shapes = clock_aligned(sorted(close), seen)
-    for w in sorted(close):
-        for _, first in seen.recoveries[-8:]:
-            kept = shape[1] + math.floor((first - shape[1]) / shape[0] + 0.5) * shape[0]
-            shapes += [(w, kept + d * w) for d in (-0.004, -0.001, 0.0, 0.001, 0.004)]
-    return shapes
 
 
 # --------------------------------------------------------------------------------------------------- scoring
@@ -353,11 +319,15 @@ def _thresholds(record: Record, s: Floats) -> Floats:
     need = s[:, s.shape[1] // 2] + record.cost
     if costed.sized(record):
         return costed.thresholds(record, need)
-    refused = np.sort(need[:, ~record.admitted], axis=1)
-    marks = [refused[:, (refused.shape[1] - 1) // 2] - 1, refused[:, (refused.shape[1] - 1) // 10] - 1]
+    refused = need[:, ~record.admitted]
+    middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
+    refused = np.partition(refused, (low, middle), axis=1)
+    marks = [refused[:, middle] - 1, refused[:, low] - 1]
     if record.admitted.any():
-        admitted = np.sort(need[:, record.admitted], axis=1)
-        marks += [admitted[:, -1], admitted[:, max(0, admitted.shape[1] - 3)]]
+        admitted = need[:, record.admitted]
+        third = max(0, admitted.shape[1] - 3)
+        admitted = np.partition(admitted, (third, admitted.shape[1] - 1), axis=1)
+        marks += [admitted[:, -1], admitted[:, third]]
     base = np.floor(np.stack(marks, axis=1) + 1e-9)
     values = np.sort(np.maximum(np.concatenate([base, base + 1], axis=1), 1.0), axis=1)
     repeated = np.concatenate([np.zeros((len(values), 1), bool), np.diff(values, axis=1) == 0], axis=1)

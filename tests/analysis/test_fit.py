@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls
+from analysis import decisions, proposals, search
+from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
 from analysis.fit import fit
 from analysis.infer import conclude_limits
 
@@ -56,3 +58,23 @@ def test_a_quota_that_is_used_up_at_first_has_no_limit_of_zero() -> None:
     fitted = fit(record(began))
     assert all(h.limit > 0.0 for h in (*fitted.hypotheses, *fitted.otherwise))
     fitted.rate_doubtful()
+
+
+def test_a_fit_that_is_remembered_is_that_of_the_record_asked_for() -> None:
+    """Records that differ in nothing that a fit reads share one; whoever asks gets the calls that they gave."""
+    first = record([(1.0, 0.1, ADMITTED)] * 5 + [(0.5, 0.1, REFUSED)] * 3 + [(9.0, 0.1, ADMITTED)])
+    same = replace(first, phase=("watch",) * len(first))
+    other = replace(first, outcome=np.where(np.arange(len(first)) == len(first) - 1, REFUSED, first.outcome))
+    assert fit(same).calls is same
+    assert fit(same).hypotheses == fit(first).hypotheses
+    assert fit(other).hypotheses != fit(first).hypotheses
+
+
+def test_a_family_far_behind_another_is_given_up() -> None:
+    """What the others reach decides how long a family is looked at."""
+    calls = record([(1.0, 0.1, ADMITTED)] * 5 + [(0.5, 0.1, REFUSED)] * 3 + [(9.0, 0.1, ADMITTED)])
+    asked = decisions.prepare(calls, arrival_offsets(calls))
+    seen = proposals.structure(asked)
+    best = search.search(asked, "sliding_log", seen)[0].score
+    assert search.search(asked, "sliding_log", seen, rival=best + 0.9 * search.BEHIND)
+    assert not search.search(asked, "sliding_log", seen, rival=best + 1.1 * search.BEHIND)
