@@ -21,6 +21,7 @@ from analysis.result import Finding, Limit
 from analysis.sharing import Shared, explain
 
 if TYPE_CHECKING:
+    from analysis.change import Change
     from analysis.fit import Fit
     from analysis.misfit import Misfit
     from analysis.sharing import Sharing
@@ -79,9 +80,13 @@ def doubt_of(fitted: Fit, chance: float, fewest: int) -> Doubt:
     return Doubt(misfit, fewest, sharing, sharing.beats(exact, chance), exact, chance, float(sent_s[-1] - sent_s[0]))
 
 
-def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tuple[Finding, ...]]:
+def said(
+    doubt: Doubt, exact: Identified, reason: str, change: Change | None = None
+) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests and the findings. ``exact``: the limit if the best edge were believed."""
-    findings = (*_findings(doubt), *_since(doubt))
+    if change is not None and change.score > doubt.sharing.score + APART + APART_SHARE * abs(doubt.sharing.score):
+        return changed(change, exact.limit)
+    findings = (*_findings(doubt), *_since(doubt, change))
     agreed = () if doubt.kind == "drift" else _agreed(doubt)
     if agreed:
         return Identified(_limit_of(doubt, agreed, exact.limit), _particles(doubt, agreed)), findings
@@ -90,6 +95,35 @@ def said(doubt: Doubt, exact: Identified, reason: str) -> tuple[Identified, tupl
         return Identified(_beside(exact.limit), exact.particles), findings
     half = tuple((0.5 * weight, spec) for weight, spec in (*_cautious(doubt.sharing), *exact.particles))
     return Identified(Limit(metric="requests", state="unresolved", reason=reason), half), findings
+
+
+def changed(change: Change, exact: Limit) -> tuple[Identified, tuple[Finding, ...]]:
+    """Return the limit that holds since the change, with an interval from the lowest to the highest that was seen.
+
+    It may still be moving, so no more is promised; settings are made for either.
+    """
+    now = change.after
+    whole = sorted((change.before.limit, now.limit))
+    many = _around(now.limit, SLOPE[0] * whole[0], SLOPE[1] * whole[1])
+    rates = [60.0 * factor * h.rate_per_s for h in (change.before, now) for factor in SLOPE]
+    window_s = now.window_s
+    limit = msgspec.structs.replace(
+        exact,
+        family=now.family,
+        family_probability=None,
+        also_possible=(),
+        limit=now.limit,
+        limit_ci95=many,
+        window_s=window_s,
+        window_s_ci95=None if window_s is None else (window_s * (1.0 - CLOSE), window_s * (1.0 + CLOSE)),
+        phase_s=None,
+        burst=now.limit,
+        burst_ci95=many,
+        rate_per_min=60.0 * now.rate_per_s,
+        rate_per_min_ci95=(min(rates), max(rates)),
+        counts_refused=now.counts_refused,
+    )
+    return Identified(limit, change.particles()), (_moved(change, "has changed: "),)
 
 
 def beside_common(limit: Limit) -> Limit:
@@ -132,13 +166,22 @@ def _findings(doubt: Doubt) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _since(doubt: Doubt) -> tuple[Finding, ...]:
-    """Return what else a verification may mean that was refused again and again: the limit fell after probing."""
+def _since(doubt: Doubt, change: Change | None) -> tuple[Finding, ...]:
+    """Return whether a change explains it, too; a verification refused again and again may mean that as well."""
     misfit = doubt.misfit
-    if doubt.kind == "drift" or misfit.total < MANY or not misfit.one_sided:
+    if doubt.kind == "drift":
+        return ()
+    if change is not None:
+        return (_moved(change, "may have changed, too: "),)
+    if misfit.total < MANY or not misfit.one_sided:
         return ()
     text = f"{misfit.total} answers, all in one part of the run, contradict an exact limit: it may have changed, too"
     return (Finding(kind="drift", value=None, text=text),)
+
+
+def _moved(change: Change, words: str) -> Finding:
+    text = f"the limit {words}{change.before.limit:g} calls in the window at first, {change.after.limit:g} later"
+    return Finding(kind="drift", value=change.after.limit / change.before.limit - 1.0, text=text)
 
 
 def _deep(told: Finding) -> tuple[Finding, ...]:

@@ -10,8 +10,9 @@ import numpy as np
 from scipy import special
 
 from analysis import decisions, proposals
-from analysis.calls import ADMITTED, OTHER, REFUSED
-from analysis.doubt import UNSEEN, beside_common, doubt_of, said
+from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
+from analysis.change import change_of
+from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.flight import undecided
@@ -245,10 +246,14 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
     if kind is None and fitted.missed > _tolerated(fitted):
         fewest = FEWEST_PROVEN
         kind = fitted.misfit.kind(fewest)
+    alone = not np.any(fitted.calls.outcome == EXCUSED)  # beside a second limit a change is not told
+    change = change_of(fitted) if alone and fitted.missed and _gave_back(fitted) else None
     if best is not None and _gave_back(fitted) and (chance or kind is not None):
         doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
-            return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted))
+            return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted), change)
+    if best is not None and change is not None:
+        return changed(change, _exact(fitted, best, fewest).limit)
     contradiction = _contradiction(fitted)
     if contradiction is not None:
         return Identified(contradiction), ()
