@@ -107,8 +107,18 @@ class Calls:
     def excuse(self, which: Bools) -> Calls:
         """Return the calls with these refusals given to another limit: they are spent, but explain nothing here."""
         given = self.throttled
+        if self.asked is not None:
+            given &= self.asked | (self.outcome == REFUSED)
         outcome = np.where(given & which, EXCUSED, np.where(given, REFUSED, self.outcome))
         return replace(self, outcome=outcome)
+
+    def set_aside(self, which: Bools) -> Calls:
+        """Return the calls with these refusals given to another limit for good: a later `excuse` leaves them so."""
+        which = which & self.throttled
+        if not which.any():
+            return self
+        asked = ~which if self.asked is None else self.asked & ~which
+        return replace(self, outcome=np.where(which, EXCUSED, self.outcome), asked=asked)
 
     def in_order(self) -> Calls:
         """Return the calls in the order of sending."""
@@ -128,6 +138,20 @@ class Calls:
             tuple(self.quota_id[i] for i in index),
             tuple(self.phase[i] for i in index),
             None if self.asked is None else self.asked[index],
+        )
+
+    def joined(self, later: Calls) -> Calls:
+        """Return this record and what was sent after it."""
+        return Calls(
+            np.concatenate([self.sent_s, later.sent_s]),
+            np.concatenate([self.done_s, later.done_s]),
+            np.concatenate([self.outcome, later.outcome]),
+            np.concatenate([self.tokens, later.tokens]),
+            np.concatenate([self.server_date, later.server_date]),
+            np.concatenate([self.retry_delay_s, later.retry_delay_s]),
+            np.concatenate([self.quota_value, later.quota_value]),
+            self.quota_id + later.quota_id,
+            self.phase + later.phase,
         )
 
     def where(self, keep: Bools | Iterable[bool]) -> Calls:

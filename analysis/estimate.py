@@ -23,8 +23,11 @@ class Identified:
 
     @property
     def unknown(self) -> bool:
-        """Whether nothing is known that settings could keep to: in doubt, and no specs that may be in force."""
-        return self.limit.state == "unresolved" and not self.particles
+        """Whether nothing is known that settings could keep to: in doubt, and no specs that may be in force.
+
+        Tokens in doubt take nothing away from what is known of requests: cheap calls keep to that.
+        """
+        return self.limit.state == "unresolved" and not self.particles and self.limit.metric != "input_tokens"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Fit:
         With one call a window, or a burst of one, an anchored window, a sliding log and a bucket are one thing.
         """
         ranked = dict(self.probabilities())
-        if self.hypotheses and self.hypotheses[0].limit == 1:
+        if self.hypotheses and self.hypotheses[0].limit == 1 and self.hypotheses[0].family in SAME_WHEN_ONE:
             return sum(ranked.get(f, 0.0) for f in SAME_WHEN_ONE)
         return max(ranked.values(), default=0.0)
 

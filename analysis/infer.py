@@ -20,10 +20,11 @@ from analysis.misfit import FEWEST
 from analysis.priors import RATE_PRICE
 from analysis.result import Limit
 from analysis.search import PLATEAU
-from analysis.two_limits import SUSPECT, pair
+from analysis.tokens import blamed, fit_tokens, for_requests, sized
+from analysis.two_limits import SUSPECT, explained, pair
 
 if TYPE_CHECKING:
-    from analysis.calls import Calls, Ints
+    from analysis.calls import Bools, Calls, Ints
     from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
@@ -49,16 +50,54 @@ def infer(calls: Calls) -> Inference:
     verifying = np.array([phase.startswith("verify") for phase in calls.phase], bool)
     until = int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
     if verifying[:until].any():
-        both = pair(calls.take(np.arange(until)))
+        probed = calls.take(np.arange(until))
+        both = pair(for_requests(probed))
         if both is not None:
-            return conclude_both(both)
+            return _beside_both(both, probed)
     probes = calls.where(~verifying)
     if contradicted(calls):
         proof = np.array([phase.startswith(FIRST_PROOF) for phase in calls.phase], bool)
-        return conclude_limits(fit(calls.where(~verifying | proof)), FEWEST_PROVEN)
-    fitted = fit(probes)
-    both = pair(probes, fitted) if fitted.missed >= SUSPECT else None
-    return conclude_limits(fitted) if both is None else conclude_both(both)
+        proven = calls.where(~verifying | proof)
+        _, fitted, tokens = _explained(proven)
+        return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
+    evidence, fitted, tokens = _explained(probes)
+    both = pair(evidence, fitted) if fitted.missed >= SUSPECT else None
+    if both is not None:
+        return _beside_both(both, probes)
+    return _with_tokens(conclude_limits(fitted), fitted, probes, tokens)
+
+
+def _explained(record: Calls) -> tuple[Calls, Fit, Fit | None]:
+    """Return the record as evidence on requests, what explains it, and the limit on tokens where one was met.
+
+    A limit on tokens is believed where it explains, together with one on requests, more than requests alone.
+    """
+    alone = fit(record)
+    met = _met(record)
+    if not met.any():
+        return record, alone, None
+    requests = fit(for_requests(record))
+    tokens = fit_tokens(record, requests)
+    if tokens is None or tokens.best is None or tokens.score + requests.score < alone.score:
+        return record, alone, None
+    evidence = record.set_aside(met | blamed(record, tokens))
+    return evidence, fit(evidence), tokens
+
+
+def _met(record: Calls) -> Bools:
+    """Return which calls with large prompts were refused."""
+    return np.asarray(sized(record) & (record.outcome == REFUSED))
+
+
+def _beside_both(both: Pair, record: Calls) -> Inference:
+    """Return what two limits on requests allow to say, and the limit on tokens beside them."""
+    left = record.excuse(explained(record, both.long))
+    tokens = fit_tokens(left, both.short) if _met(left).any() else None
+    return _with_tokens(conclude_both(both), both.short, record, tokens)
+
+
+def _with_tokens(said_so_far: Inference, requests: Fit, record: Calls, tokens: Fit | None) -> Inference:
+    return replace(said_so_far, identified=(*said_so_far.identified, _tokens(requests, record, tokens)))
 
 
 def contradicted(calls: Calls) -> bool:
@@ -168,6 +207,36 @@ def _concurrency(fitted: Fit) -> Identified:
     )
 
 
+def _tokens(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:
+    """Tell the limit on input tokens, or how many passed without meeting one."""
+    sent = sized(probes)
+    if not sent.any():
+        reason = "no large prompt was sent: requests had no room for one, or no tokens were to be spent on it"
+        return Identified(Limit(metric="input_tokens", state="not_tested", reason=reason))
+    if tokens is not None and tokens.best is not None and not by_chance(requests):
+        return _token_rate(tokens, tokens.best)
+    passed = sent & (probes.outcome == ADMITTED)
+    at_s, spent = probes.sent_s[passed], np.concatenate([[0.0], np.cumsum(probes.tokens[passed])])
+    inside = spent[1:] - spent[np.searchsorted(at_s, at_s - 60.0, side="left")]
+    most = float(inside.max(initial=0.0))
+    reason = f"{most:.0f} input tokens passed within a minute and none were refused for their number"
+    if not most:
+        return Identified(Limit(metric="input_tokens", state="not_tested", reason="no large prompt was admitted"))
+    return Identified(Limit(metric="input_tokens", state="at_least", rate_per_min=most, reason=reason))
+
+
+def _token_rate(fitted: Fit, best: Hypothesis) -> Identified:
+    doubt = _contradiction(fitted, "input_tokens")
+    if doubt is not None:
+        return Identified(doubt)
+    if fitted.misfit.kind() in {"replicas", "drift"}:
+        return Identified(Limit(metric="input_tokens", state="unresolved", reason=_unexplained(fitted)))
+    if not _gave_back(fitted):
+        reason = f"the limit was met after {best.limit:g} tokens and gave nothing back while it was watched"
+        return Identified(Limit(metric="input_tokens", state="unresolved", reason=reason))
+    return _exact(fitted, best, FEWEST, "input_tokens")
+
+
 def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests with what else the record shows: nothing where an exact limiter explains it."""
     best = fitted.best
@@ -191,7 +260,7 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
     return _exact(fitted, best, fewest), ()
 
 
-def _exact(fitted: Fit, best: Hypothesis, fewest: int) -> Identified:
+def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests") -> Identified:
     """Return the limit that the best exact limiter is."""
     close = near(fitted)
     ranked = fitted.probabilities()
@@ -209,7 +278,7 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int) -> Identified:
     ]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
-        metric="requests",
+        metric=metric,
         state="measured",
         family=best.family,
         family_probability=ranked[0][1],
@@ -235,7 +304,7 @@ def _gave_back(fitted: Fit) -> bool:
     return bool(np.any(outcome[first:] == ADMITTED))
 
 
-def _contradiction(fitted: Fit) -> Limit | None:
+def _contradiction(fitted: Fit, metric: str = "requests") -> Limit | None:
     """Return what to say where no limit explains the record: refusals by chance, or a reason to doubt."""
     refused = fitted.refusals
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
@@ -243,13 +312,13 @@ def _contradiction(fitted: Fit) -> Limit | None:
         return None
     if by_chance(fitted):
         return Limit(
-            metric="requests",
+            metric=metric,
             state="random",
             family="random",
             reason=f"{refused} of {decided} calls were refused, whatever had been sent before: no quota explains it",
         )
     if fitted.missed > _tolerated(fitted):
-        return Limit(metric="requests", state="unresolved", reason=_unexplained(fitted))
+        return Limit(metric=metric, state="unresolved", reason=_unexplained(fitted))
     return None
 
 

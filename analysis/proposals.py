@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions
+from analysis import costed, decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +28,7 @@ ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 30
 LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
 FEWEST_BLOCKS: Final = 8  # from which on a bucket's rate is also read off the calls between two of them
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
+OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Structure:
 
 def structure(record: Record, server_offset_s: tuple[float, float] | None = None) -> Structure:
     """Read recoveries and lumps off the decisions."""
+    if costed.sized(record):
+        return Structure(*costed.recoveries(record), server_offset_s)
     adm = record.admitted
     back = np.flatnonzero(adm[1:] & ~adm[:-1]) + 1
     recoveries = np.column_stack([record.sent_s[back - 1], record.sent_s[back]]) if len(back) else np.zeros((0, 2))
@@ -184,7 +187,10 @@ def _anchored_windows(record: Record, seen: Structure) -> list[float]:
 
 def _log_windows(record: Record, seen: Structure) -> list[float]:
     """Fix the integer, solve for the time: for each N the window is the best threshold of a sorted list."""
-    found = [w for n in _limit_guesses(seen) for w in _threshold_windows(record, n)]
+    if costed.sized(record):
+        found = costed.log_windows(record, seen.recoveries)
+    else:
+        found = [w for n in _limit_guesses(seen) for w in _threshold_windows(record, n)]
     return [w for w in [*found, *round_windows(duration_s(record))] if w > LEAST_WINDOW_S]
 
 
@@ -227,8 +233,9 @@ def _counters(record: Record, seen: Structure) -> list[Shape]:
 
 
 def _bucket_rates(record: Record) -> list[float]:
-    total, duration = float(record.spent[-1]), duration_s(record)
-    return [float(r) for r in np.geomspace(0.003 * total / duration, 4 * total / duration, 60)]
+    """Return rates around what came in on average: a small bucket that was seldom emptied may let in far more."""
+    mean = float(record.spent[-1]) / duration_s(record)
+    return [float(r) for r in np.geomspace(0.003 * mean, 40.0 * mean, 80)]
 
 
 def _slopes(record: Record) -> list[float]:

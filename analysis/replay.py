@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import decisions
+from analysis import costed, decisions
 
 if TYPE_CHECKING:
     from analysis.calls import Floats, Ints
@@ -93,7 +93,8 @@ def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
     """Return for each window which entries of the history opened one.
 
     Where the spread leaves open which call did, full windows tell: a call that was admitted while the window was full
-    can only have opened the next one, and the calls between an opening and a block are as many as the limit lets pass.
+    can only have opened the next one, and the calls between an opening and a block are as many as the limit lets pass
+    (where calls differ in cost, a block only says that less was left than was asked for).
     """
     history, spent = record.history_s, record.spent
     n = len(history)
@@ -114,6 +115,7 @@ def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
         block = np.minimum(np.searchsorted(refused_s, opened_s), len(refused_s) - 1)
         left = np.searchsorted(spent, spent[admitted_then[block]] - limit)
         counted = (left > held) & (refused_s[block] > opened_s) & (refused_s[block] < opened_s + windows_s)
+        counted &= not costed.sized(record)
         counted &= np.abs(history[np.minimum(left, n - 1)] - end) <= record.spread_s
         k = np.where(k < n, np.maximum(np.where(counted, left, after), held + 1), n)
     table = np.stack(steps, axis=1)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, likelihood, replay, steps
+from analysis import costed, decisions, likelihood, replay, steps
 from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
@@ -289,8 +289,9 @@ def judged(
         part = shapes[first : first + size]
         s = statistic(record, family, part, _guess(seen))
         thresholds = _thresholds(record, s)
-        best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
-        thresholds = np.take_along_axis(thresholds, best, axis=1)
+        if not costed.sized(record):
+            best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
+            thresholds = np.take_along_axis(thresholds, best, axis=1)
         ll = likelihood.log_likelihood(record, s, thresholds)
         yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
 
@@ -316,6 +317,8 @@ def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
 def _thresholds(record: Record, s: Floats) -> Floats:
     """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
     need = s[:, s.shape[1] // 2] + record.cost
+    if costed.sized(record):
+        return costed.thresholds(record, need)
     refused = need[:, ~record.admitted]
     middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
     refused = np.partition(refused, (low, middle), axis=1)

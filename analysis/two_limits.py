@@ -125,7 +125,7 @@ def without_overload(calls: Calls) -> Calls:
     starts_s = np.concatenate([calls.sent_s[decided[:1]], ends_s[:-1]])
     short = (ends_s - starts_s)[run] < BLURRED * float(arrival_offsets(calls)[-1])
     late = np.cumsum(refused & verifying[decided]) > BEGINNING
-    asked = np.ones(len(calls), bool)
+    asked = np.ones(len(calls), bool) if calls.asked is None else calls.asked.copy()
     asked[decided[short & late & verifying[decided]]] = False
     return replace(calls, asked=asked)
 
@@ -234,7 +234,8 @@ def _alternated(calls: Calls, first: Fit) -> Pair | None:
         before, made = made, Pair(one, other, _missed(calls, one, other))
         if made.missed > LOST * int(calls.throttled.sum()) + OWN:
             return None
-        if made.missed == 0 or (before is not None and made.missed == before.missed):
+        fresh = made.missed == 0 and other.missed == 0  # else it was fitted beside a worse one
+        if fresh or (before is not None and made.missed == before.missed):
             break
     return (
         made

@@ -221,6 +221,7 @@ def sureness(result: Result) -> str:
     parts = [_surety(limit) for limit in result.limits if limit.state == "measured"]
     if not parts:
         parts = [_DOUBTS.get(limit.state, "") for limit in result.limits if limit.metric != "concurrency"][:1]
+    parts += [f"{_unmeasured(x)}." for x in result.limits if x.metric == "input_tokens" and x.state == "unresolved"]
     failed = [gate for gate in result.validity if not gate.passed]
     if failed:
         total = len(result.validity)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FAMILIES = ("fixed_window", "anchored_window", "sliding_log", "sliding_counter", "token_bucket")
 BURST_REACH = 0.6  # a concurrency limit counts where it lies below this share of the burst
+REACHED_SHARE = 0.7  # of the places in flight that a rate may take which is to be reached beside them
 MAX_REQUESTS = 300_000  # the budget of calls; above any N that the suites draw
 
 
@@ -266,9 +267,11 @@ def _random(_index: int, rng: np.random.Generator, key: tuple[int, ...]) -> Case
 def _several(_index: int, rng: np.random.Generator, key: tuple[int, ...]) -> Case:
     """Two or three limits, each of which a client can be stopped by."""
     kind = ("rpm+tpm", "rpm+concurrency", "rpm+tpm+concurrency", "rps+rpm")[int(rng.integers(4))]
-    draw = replace(_draw(rng, (10.0, 60.0)), concurrency=None)
-    while draw.per_window < 20:  # noqa: PLR2004 - room for a second limit below the first
-        draw = replace(_draw(rng, (10.0, 60.0)), concurrency=None)
+    draw = _roomy(rng)
+    if "concurrency" in kind:
+        while (concurrency := _binding_concurrency(rng, draw)) is None:
+            draw = _roomy(rng)
+        draw = replace(draw, concurrency=concurrency)
     limits = [VirtualLimit("requests", _rate_spec(draw))]
     if "tpm" in kind:
         tokens = round(draw.per_window * log_uniform(rng, 50.0, 500.0))
@@ -276,14 +279,20 @@ def _several(_index: int, rng: np.random.Generator, key: tuple[int, ...]) -> Cas
         limits.append(VirtualLimit("input_tokens", spec_of(draw.family, tokens, draw.window_s, burst, draw)))
     if kind == "rps+rpm":
         limits.insert(0, VirtualLimit("requests", _second_limit(rng, draw)))
-    concurrency = None
-    if "concurrency" in kind:
-        draw, concurrency = _binding_concurrency(rng, draw)
-        limits.append(VirtualLimit("concurrency", Concurrency(concurrency)))
+    if draw.concurrency is not None:
+        limits.append(VirtualLimit("concurrency", Concurrency(draw.concurrency)))
     world = World(tuple(limits), draw.network, draw.service, draw.faults, None, draw.clock)
     rates = tuple(truth_of(limit.metric, limit.spec) for limit in limits if limit.metric != "concurrency")
-    counts = concurrency is not None
-    return Case("several", key[-1], world, draw.window_s, rates, concurrency, counts, (*key, 1))
+    counts = draw.concurrency is not None
+    return Case("several", key[-1], world, draw.window_s, rates, draw.concurrency, counts, (*key, 1))
+
+
+def _roomy(rng: np.random.Generator) -> Draw:
+    """Draw what has room for a second limit below the first."""
+    draw = replace(_draw(rng, (10.0, 60.0)), concurrency=None)
+    while draw.per_window < 20:  # noqa: PLR2004 - fewer have no room
+        draw = replace(_draw(rng, (10.0, 60.0)), concurrency=None)
+    return draw
 
 
 def _second_limit(rng: np.random.Generator, draw: Draw) -> Spec:
@@ -296,14 +305,13 @@ def _second_limit(rng: np.random.Generator, draw: Draw) -> Spec:
     return spec_of(FAMILIES[int(rng.integers(4))], limit, short_s, limit, draw)
 
 
-def _binding_concurrency(rng: np.random.Generator, draw: Draw) -> tuple[Draw, int]:
-    """Draw a latency and a concurrency limit such that both it and the rate can be reached."""
+def _binding_concurrency(rng: np.random.Generator, draw: Draw) -> int | None:
+    """Draw a concurrency limit; None where either that or the rate could not be reached beside the other."""
     burst = draw.per_window if draw.family != "token_bucket" else round(draw.burst_share * draw.per_window)
     most = max(1, math.ceil(BURST_REACH * max(2, burst)) - 1)
     concurrency = min(most, round(log_uniform(rng, 1.0, 200.0)))
-    fair_s = concurrency * draw.window_s / draw.per_window  # the latency at which both bind alike
-    median_s = min(5.0, float(rng.uniform(0.2, 0.7)) * fair_s)
-    return replace(draw, service=replace(draw.service, median_s=median_s)), concurrency
+    taken = draw.per_window / draw.window_s * latency_s(World((), draw.network, draw.service))
+    return concurrency if taken < REACHED_SHARE * concurrency else None
 
 
 def _hard(index: int, rng: np.random.Generator, key: tuple[int, ...]) -> Case:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redline.prices import Price
 
+LOOK_SHARE = 0.25  # of the tokens that the search for a limit on them may send: for the look; measuring takes the rest
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:

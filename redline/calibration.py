@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from analysis.calls import SILENCE_S, Calls
-
-# GONE
 from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
 from redline.second_limit import SecondLimitMet, probe_further
+from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
 from redline.verification import verify_and_lower
 
@@ -54,9 +53,13 @@ def calibrate(
 ) -> Calibration:
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
     run = _Run(traffic, options, Prober(traffic, options, on_progress))
+    tokens = TokenProbe(run.prober, options.probe_tokens)
+    run.prober.on_room = tokens.look
     run.probe(run.prober.run)
     pair = run.prober.doubt.settle(run.prober.fit) if run.ended == "completed" else None
-    if pair is not None:
+    if pair is None:
+        run.probe(tokens.run)
+    else:
         run.probe(lambda: probe_further(run.prober, pair))
     run.conclude()
     if run.settings is None or not options.verify:

@@ -18,6 +18,7 @@ from analysis.fit import Fit, fit, server_offset
 from analysis.infer import UNANCHORED, by_chance, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.search import PLATEAU
+from analysis.tokens import for_requests
 from analysis.two_limits import Doubt
 from redline.traffic import Progress
 
@@ -53,6 +54,7 @@ class CalibrationOptions:
     patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
     patience_calls: int = 60_000  # and how many calls
     max_cycles: int = 30
+    probe_tokens: int = 100_000_000  # input tokens that the search for a limit on them may spend
     verify: bool = True
     verify_for_s: float | None = None
 
@@ -226,9 +228,8 @@ class Knowledge:
         return float(np.quantile(took, 0.1)) if took else self.latency_s
 
     def _calls(self) -> Calls:
-        return Calls.from_attempts(
-            self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=2.0 * self._trip_s() + 0.05
-        )
+        answer_s = 2.0 * self._trip_s() + 0.05
+        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=answer_s))
 
     def _trip_s(self) -> float:
         """Return how long a refusal takes to come back, at most."""

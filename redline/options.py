@@ -68,6 +68,16 @@ Profile = Annotated[
 MaxRequests = Annotated[int | None, typer.Option("--max-requests", min=1, help="Send no more calls than this.")]
 MaxInputTokens = Annotated[int | None, typer.Option("--max-input-tokens", min=1, help="Spend no more input tokens.")]
 MaxOutputTokens = Annotated[int | None, typer.Option("--max-output-tokens", min=1, help="Spend no more output tokens.")]
+ProbeTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--probe-tokens",
+        min=0,
+        metavar="N",
+        help="Input tokens that the search for a limit on them may send: a quarter to look for one, all to measure one "
+        "that is met; 0: no search. Default: 1000000 on other machines.",
+    ),
+]
 MaxUsd = Annotated[
     float | None, typer.Option("--max-usd", parser=positive, metavar="X", help="Spend no more, by the price table.")
 ]

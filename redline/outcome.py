@@ -17,9 +17,12 @@ _CONCLUDED = {"measured", "at_least", "random", "declared", "not_tested"}
 
 
 def exit_code(result: Result) -> ExitCode:
-    """Return what the result alone says: 0, 1 where the settings did not pass, 5 where a limit is unresolved."""
+    """Return what the result alone says: 0, 1 where the settings did not pass, 5 where a limit is unresolved.
+
+    A limit on tokens that is in doubt leaves settings for requests to stand on: the verdict names it.
+    """
     codes = []
-    if any(limit.state not in _CONCLUDED for limit in result.limits):
+    if any(limit.state not in _CONCLUDED and limit.metric != "input_tokens" for limit in result.limits):
         codes.append(ExitCode.UNRESOLVED)
     verified = result.verification is not None and result.verification.passed
     if result.settings is not None and not verified:

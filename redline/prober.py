@@ -18,6 +18,8 @@ from redline import probing
 from redline.knowledge import FIRST, Knowledge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from redline.traffic import ProbeReport
 
 FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none may end before the last arrives
@@ -30,9 +32,13 @@ ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing 
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
 DRIBBLE = 0.1  # of the limit: less came back at once
+AT_ONCE = 6.0  # round trips within which a bucket is full again
+OVERLOAD = 1.3  # times its rate, for
+OVERLOADED = 80  # calls
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
+MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate
 GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 
@@ -47,6 +53,7 @@ class Prober(Knowledge):
     parted: bool = False  # whether the last fill came in two lumps
     rested: bool = False  # whether a burst was sent from a long rest
     passing: bool = False  # whether the last recovery was let pass unseen
+    on_room: Callable[[], None] = lambda: None  # told when requests have room: it may use a little of it
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -201,9 +208,11 @@ class Prober(Knowledge):
         now = self.traffic.now_s()
         if best.family == "sliding_counter" and self._narrow(0):
             return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self._window_guess_s()
-        if best.counts_refused or self._given_back(best) >= DRIBBLE * best.limit:
+        bucket = best.window_s is None
+        if best.counts_refused or (not bucket and self._given_back(best) >= DRIBBLE * best.limit):
             return None
-        ready_s = forecast.first_room_s(self._record(best), best, now, need=GATHERED * best.limit)
+        share = MORE_GATHERED if bucket else GATHERED
+        ready_s = forecast.first_room_s(self._record(best), best, now, need=share * best.limit)
         return ready_s if now < ready_s < now + 1.5 * self._window_guess_s() else None
 
     def _pass_over(self) -> None:
@@ -220,7 +229,10 @@ class Prober(Knowledge):
             return self._fill_below_candidate()
         if self.fit.best is None and self.cap is not None:
             return self._stream()  # with as many in flight as may be: what refuses now is a rate
+        if cycle >= FIRST and self._refills_at_once():
+            return self._overload()
         self._rest_until_they_differ()
+        self.on_room()
         now = self.traffic.now_s()
         # What gives back as it was filled does so while the calls go out.
         sending_s = float(self._rooms(np.array([now])).max(initial=0.0)) / self.options.max_rate_per_s
@@ -242,6 +254,21 @@ class Prober(Knowledge):
         if self.parted:
             self.traffic.sleep_until(report.ended_s + self._window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
+
+    def _refills_at_once(self) -> bool:
+        """Return whether this is a bucket that is full again before the next fill: fills do not tell its rate then."""
+        best = self.fit.best
+        if best is None or best.window_s is not None or best.limit < 2 or self._in_doubt():  # noqa: PLR2004
+            return False
+        return best.limit / best.rate_per_s < AT_ONCE * self._trip_s()
+
+    def _overload(self) -> bool:
+        """Send more than the bucket takes for a while: what passes between two refusals far apart is its rate."""
+        rate = OVERLOAD * (self.fit.best.rate_per_s if self.fit.best else 1.0)
+        report = self.traffic.run(probing.burst("fill", OVERLOADED, rate_per_s=rate, cap=self.cap))
+        self._let_refusals_arrive()
+        self._refused_since(report.first)
+        return True
 
     def _told_apart(self, cycle: int) -> bool:
         """Return whether what passed has settled it, so that the limit need not be met again."""
@@ -313,6 +340,7 @@ class Prober(Knowledge):
             self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
+            self.on_room()
 
     def _flight_in_question(self, *, again: bool) -> int | None:
         """Return how many calls at once would tell something about the limit on them; None where nothing is open."""

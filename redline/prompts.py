@@ -22,6 +22,7 @@ _TEXT = (
 )
 _WORDS = _TEXT.split()
 SAMPLE_WORDS = 200  # of the prompt that sizes all others
+_BLOCK_WORDS, _BLOCKS = 500, 32  # drawn once: a large prompt must not take the time in which other calls are due
 
 
 class Prompts:
@@ -30,15 +31,26 @@ class Prompts:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._words_per_token = 1.0
+        self._blocks: list[str] = []
 
     def make(self, tokens: int) -> str:
         """Return a prompt of about ``tokens`` input tokens, at least one word."""
         count = max(1, round(tokens * self._words_per_token))
-        return " ".join(self._rng.choices(_WORDS, k=count))
+        blocks = max(0, count // _BLOCK_WORDS - 1)
+        beginning = self._draw(count - blocks * _BLOCK_WORDS)
+        return " ".join([beginning, *self._draw_blocks(blocks)])
 
     def sample(self) -> str:
         """Return a prompt of `SAMPLE_WORDS` words, to be counted by the server."""
-        return " ".join(self._rng.choices(_WORDS, k=SAMPLE_WORDS))
+        return self._draw(SAMPLE_WORDS)
+
+    def _draw(self, count: int) -> str:
+        return " ".join(self._rng.choices(_WORDS, k=count))
+
+    def _draw_blocks(self, count: int) -> list[str]:
+        if count and not self._blocks:
+            self._blocks = [self._draw(_BLOCK_WORDS) for _ in range(_BLOCKS)]
+        return self._rng.choices(self._blocks, k=count) if count else []
 
     def learn(self, counted_tokens: int) -> None:
         """Take the server's count of a sample as the size of a word."""

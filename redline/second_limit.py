@@ -15,6 +15,7 @@ from analysis import decisions, forecast, two_limits
 from analysis.calls import SILENCE_S, Calls
 from analysis.infer import conclude_limits
 from analysis.recommend import recommend
+from analysis.tokens import for_requests
 from redline import probing
 from redline.prober import Prober
 from redline.traffic import REFUSED
@@ -87,7 +88,7 @@ class SecondLimitMet:
         refused = sum(a.outcome == REFUSED and a.phase.startswith(two_limits.VERIFYING) for a in self.traffic.attempts)
         if self.possible and self.pair is None and refused >= two_limits.OWN:
             calls = Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
-            self.pair = two_limits.pair(calls)
+            self.pair = two_limits.pair(for_requests(calls))
         return self.pair is not None
 
 

@@ -200,9 +200,9 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
     """Return settings that what was refused would have fitted under.
 
     The rate goes down by the share that was refused, at its upper 95 % bound, and by at least one call per window
-    of the slowest limit; the burst to one call; the warm-up's start with the rate. Where there was no rate, what
-    passed becomes one. Where no limit explains the refusals the step is large, since nothing says how far to go.
-    Places in flight: see `_fewer_places`.
+    of the slowest limit, the tokens likewise; the burst to one call; the warm-up's start with the rate. Where there
+    was no rate, what passed becomes one. Where no limit explains the refusals the step is large, since nothing says
+    how far to go. Places in flight: see `_fewer_places`.
     """
     share = max(UNEXPLAINED_STEP if _unexplained(inference) else 0.0, min(0.5, seen.throttled_rate_upper95))
     rpm = settings.requests_per_minute
@@ -213,6 +213,8 @@ def lowered(settings: Settings, seen: Verification, inference: Inference, attemp
         calls = rpm / 60.0 * longest_memory_s(inference)
         share = max(share, 1.0 / calls) if calls > 2.0 else share  # noqa: PLR2004 - of two calls none can be taken
         changes = {"requests_per_minute": rounded_down(rpm * (1.0 - share)), "burst": 1.0}
+    if settings.input_tokens_per_minute is not None:
+        changes["input_tokens_per_minute"] = rounded_down(settings.input_tokens_per_minute * (1.0 - share))
     if settings.warmup is not None:
         changes["warmup"] = msgspec.structs.replace(
             settings.warmup, start_rpm=settings.warmup.start_rpm * (1.0 - share)
@@ -304,23 +306,27 @@ def rested_at_s(attempts: list[Attempt], inference: Inference) -> float:
     for found in inference.identified:
         for _, spec in found.particles[:1]:
             counted = {ADMITTED, OTHER, PENDING} | ({REFUSED} if getattr(spec, "count_refused", False) else set())
-            sent_s = [a.sent_s for a in attempts if a.outcome in counted]
-            moments.append(_forgotten_at_s(spec, sent_s) + inference.spread_s)
+            costs = [
+                (a.sent_s, a.prompt_tokens if found.limit.metric == "input_tokens" else 1)
+                for a in attempts
+                if a.outcome in counted
+            ]
+            moments.append(_forgotten_at_s(spec, costs) + inference.spread_s)
     return max(moments)
 
 
-def _forgotten_at_s(spec: Spec, sent_s: list[float]) -> float:
-    """Return when the limit is as if these calls (in order of time) had never been."""
-    if not sent_s:
+def _forgotten_at_s(spec: Spec, costs: list[tuple[float, int]]) -> float:
+    """Return when the limit is as if these calls (moment, cost; in order of time) had never been."""
+    if not costs:
         return -math.inf
     if isinstance(spec, TokenBucket | LeakyQueue):
         # Refused calls that count can fill the bucket far beyond its size, so the level is followed call by call.
         empty_s = -math.inf
-        for moment_s in sent_s:
-            empty_s = max(empty_s, moment_s) + 1.0 / spec.rate_per_s
+        for moment_s, cost in costs:
+            empty_s = max(empty_s, moment_s) + cost / spec.rate_per_s
         return empty_s
     windows = 2.0 if isinstance(spec, SlidingCounter) else 1.0
-    return sent_s[-1] + windows * memory_s(spec)
+    return costs[-1][0] + windows * memory_s(spec)
 
 
 def _refilled_at_s(traffic: Traffic, pacing: Pacing) -> float | None:

@@ -17,7 +17,7 @@ import msgspec
 import typer
 
 from redline import live, options, targets
-from redline.budget import Budget
+from redline.budget import LOOK_SHARE, Budget
 from redline.errors import ExitCode, InterruptedRunError, TargetError, UsageError, worst
 from redline.prices import price_of
 from redline.record import RunFile, make_run_dir
@@ -27,6 +27,9 @@ from redline.warnings import Warn, tell
 # What another machine is asked for at most, unless the user says more.
 FOREIGN_MAX_REQUESTS = 20_000
 FOREIGN_MAX_DURATION_S = 1800.0
+FOREIGN_PROBE_TOKENS = 1_000_000
+_LOCAL_PROBE_TOKENS = 100_000_000
+_PROBE_SHARE = 0.5  # of a budget of tokens or money that large prompts may use up
 _DEFAULT_MAX_RATE_PER_S = 500.0
 _SECONDS_PER_MINUTE = 60.0
 _PROMPT_TOKENS = 8  # of a cheap call, about
@@ -42,6 +45,7 @@ class Order:
     max_rate_per_s: float
     max_throttled: float
     verify_for_s: float | None
+    probe_tokens: int
     out: Path
 
 
@@ -58,6 +62,7 @@ def calibrate(  # noqa: PLR0913 - a parameter is an option
     max_duration: options.MaxDuration = None,
     max_throttled_calls: options.MaxThrottledCalls = None,
     max_throttled: options.MaxThrottled = 0.001,
+    probe_tokens: options.ProbeTokens = None,
     max_rpm: options.MaxRpm = None,
     need_rpm: options.NeedRpm = None,
     verify_for: Annotated[
@@ -81,6 +86,7 @@ def calibrate(  # noqa: PLR0913 - a parameter is an option
         min([*ceilings, _DEFAULT_MAX_RATE_PER_S]),
         max_throttled,
         verify_for,
+        tokens_to_probe(place, budget, model, probe_tokens),
         out,
     )
     require_price(order)
@@ -98,6 +104,19 @@ def bounded(target: targets.Target, budget: Budget) -> Budget:
         return budget
     given = {name: value for name, value in asdict(budget).items() if value is not None}
     return Budget(**{"max_requests": FOREIGN_MAX_REQUESTS, "max_duration_s": FOREIGN_MAX_DURATION_S} | given)
+
+
+def tokens_to_probe(target: targets.Target, budget: Budget, model: str, asked: int | None) -> int:
+    """Return how many input tokens the search for a limit on them may send: no more than half of any budget."""
+    bounds: list[float] = [FOREIGN_PROBE_TOKENS if not target.is_local else _LOCAL_PROBE_TOKENS]
+    if asked is not None:
+        bounds = [asked]
+    if budget.max_input_tokens is not None:
+        bounds.append(_PROBE_SHARE * budget.max_input_tokens)
+    price = price_of(model, datetime.now(UTC).date())
+    if budget.max_usd is not None and price is not None:
+        bounds.append(_PROBE_SHARE * budget.max_usd / price.usd(1, 0))
+    return int(min(bounds))
 
 
 def require_price(order: Order) -> None:
@@ -126,6 +145,7 @@ def preview(order: Order) -> Iterator[str]:
     yield f"calls         {_at_most(budget.max_requests)}; probing takes four to ten times what a window admits"
     yield f"time          {_at_most(budget.max_duration_s, ' s')}; two to five windows, then three and more to verify"
     yield f"tokens        {_at_most(budget.max_input_tokens)} in, {_at_most(budget.max_output_tokens)} out"
+    yield f"large prompts {_large_prompts(order)}"
     yield f"money         {_money(order)}"
 
 
@@ -182,6 +202,7 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
         max_throttled=order.max_throttled,
         max_rate_per_s=order.max_rate_per_s,
         verify_for_s=order.verify_for_s,
+        probe_tokens=order.probe_tokens,
     )
     began_s = time.monotonic()
     try:
@@ -233,6 +254,7 @@ def _recorded(order: Order) -> dict[str, object]:
         "max_rate_per_s": order.max_rate_per_s,
         "max_throttled": order.max_throttled,
         "verify_for_s": order.verify_for_s,
+        "probe_tokens": order.probe_tokens,
     }
 
 
@@ -242,6 +264,18 @@ def _price_is_known(order: Order) -> bool:
 
 def _at_most(bound: float | None, unit: str = "") -> str:
     return "no bound" if bound is None else f"at most {bound:g}{unit}"
+
+
+def _large_prompts(order: Order) -> str:
+    """Return what the search for a limit on input tokens sends at most: to look for one, and to measure one."""
+    if not order.probe_tokens:
+        return "none: no limit on input tokens is looked for"
+    price = None if order.target.kind in {"mock", "sim"} else price_of(order.sending.model, datetime.now(UTC).date())
+    look, most = (
+        f"{tokens:.0f}" + (f" (US$ {price.usd(tokens, 0):.2f})" if price else "")
+        for tokens in (LOOK_SHARE * order.probe_tokens, order.probe_tokens)
+    )
+    return f"at most {look} to look for a limit on input tokens; if one is met, about {most} to measure it"
 
 
 def _money(order: Order) -> str:

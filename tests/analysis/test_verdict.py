@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -148,6 +149,16 @@ def test_an_unresolved_limit_supports_no_settings() -> None:
     unresolved = Limit(metric="requests", state="unresolved", reason="two kinds of limit explain the record")
     inference = inference_with(unresolved)
     assert verdict(probing(), inference).settings is None
+
+
+def test_tokens_in_doubt_leave_the_settings_for_requests() -> None:
+    """A limit on tokens that was met but not settled says nothing about small prompts."""
+    doubt = Limit(metric="input_tokens", state="unresolved", reason="it gave nothing back while it was watched")
+    beside = replace(INFERENCE, identified=(*INFERENCE.identified, Identified(doubt)))
+    settings = verdict(probing(), beside).settings
+    assert settings is not None
+    assert settings.requests_per_minute is not None
+    assert settings.input_tokens_per_minute is None
 
 
 def inference_with(limit: Limit) -> Inference:

@@ -167,6 +167,7 @@ def test_dry_run_sends_nothing(alone: Path, capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "at most 300 calls a minute" in out
     assert "at most 20000" in out
+    assert "large prompts at most 250000 (US$ " in out
     assert not list(alone.iterdir())
 
 

@@ -41,6 +41,38 @@ def processes_naming(folder: Path) -> list[int]:
     return found
 
 
+TWO_LIMITS = """
+description = "Requests and input tokens bind alike"
+date = "2026-11-25"
+source = "made up"
+[[limits]]
+metric = "requests"
+family = "fixed_window"
+limit = 40
+window_s = 8
+[[limits]]
+metric = "input_tokens"
+family = "fixed_window"
+limit = 9000
+window_s = 8
+[latency]
+first_token_s = 0.25
+sigma = 0.3
+"""
+
+
+def test_over_a_socket_it_measures_input_tokens(tmp_path: Path) -> None:
+    """Prompts of the wanted size really go out: the mock's limit on tokens comes out beside the one on requests."""
+    (tmp_path / "two.toml").write_text(TWO_LIMITS)
+    process = start("calibrate", "--json", "--profile", "two.toml", folder=tmp_path)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    limits = {limit["metric"]: limit for limit in json.loads(out)["limits"]}
+    assert limits["input_tokens"]["state"] == "measured"
+    assert limits["input_tokens"]["rate_per_min"] == pytest.approx(67_500, rel=0.02)
+    assert limits["requests"]["rate_per_min"] == pytest.approx(300, rel=0.02)
+
+
 def test_against_the_mock_it_concludes(tmp_path: Path) -> None:
     """With --json stdout is the result and nothing else; the limit of the profile comes out; the settings held."""
     process = start("calibrate", "--json", folder=tmp_path)

@@ -219,6 +219,7 @@ MEASURED = Limit(
 FLIGHT = Limit(metric="concurrency", state="measured", limit=8.0, limit_ci95=(8, 8))
 AT_LEAST = Limit(metric="input_tokens", state="at_least", rate_per_min=800000.0)
 UNRESOLVED = Limit(metric="requests", state="unresolved", reason="two families fit")
+TOKENS_OPEN = Limit(metric="input_tokens", state="unresolved", reason="it gave nothing back while it was watched")
 NOT_TESTED = Limit(metric="input_tokens", state="not_tested")
 SETTINGS = Settings(
     requests_per_minute=57.9,
@@ -269,6 +270,8 @@ def result(*limits: Limit, passed: bool | None = True, settings: Settings | None
         (result(MEASURED, passed=False), 1),
         (result(MEASURED, passed=None), 1),
         (result(UNRESOLVED, passed=False), 5),
+        (result(MEASURED, TOKENS_OPEN), 0),
+        (result(UNRESOLVED, TOKENS_OPEN), 5),
     ],
 )
 def test_exit_codes(found: Result, code: int) -> None:
@@ -290,6 +293,12 @@ def test_the_verdict_in_lines() -> None:
     for part in ("360", "8 calls", "57.9", "Yes", "honest in 9 of 10", "461 calls, 67 of them refused", "US$ 0.5000"):
         assert part in text
     assert "None" not in text
+
+
+def test_the_verdict_names_a_limit_on_tokens_that_it_did_not_settle() -> None:
+    """The settings hold for small prompts, and whoever sends large ones is told."""
+    text = "\n".join(outcome.lines(result(MEASURED, TOKENS_OPEN)))
+    assert "There is a limit on input tokens, but the record does not settle which." in text
 
 
 # ------------------------------------------------------------------------------------------------ the simulator

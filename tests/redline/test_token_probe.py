@@ -1,0 +1,108 @@
+"""Limits on input tokens in virtual time: found beside those on requests, told apart from them, never invented."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.calls import Calls
+from analysis.infer import infer
+from analysis.virtual import Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.simulated import SimulatedTraffic
+
+REQUESTS = limits.FixedWindow(40, 8.0)
+TOKENS = {
+    "fixed_window": limits.FixedWindow(9_000, 8.0),
+    "anchored_window": limits.AnchoredWindow(30_000, 10.0),
+    "sliding_log": limits.SlidingLog(8_000, 10.0),
+    "sliding_log that counts refused calls": limits.SlidingLog(8_000, 10.0, count_refused=True),
+    "sliding_counter": limits.SlidingCounter(12_000, 10.0),
+    "token_bucket": limits.TokenBucket(900.0, 5_000),
+}
+
+QUICK = ("fixed_window", "sliding_log", "token_bucket")  # the others only take longer
+
+
+def calibrated(
+    requests: limits.Spec, *more: VirtualLimit, probe_tokens: int = 10_000_000, verify: bool = False
+) -> tuple[Calibration, SimulatedTraffic]:
+    """Calibrate a world with this limit on requests and others."""
+    world = World((VirtualLimit("requests", requests), *more), Network(0.01, 0.01), Service(0.4, 0.3))
+    traffic = SimulatedTraffic(world, seed=3, max_requests=20_000)
+    return calibrate(traffic, CalibrationOptions(seed=3, verify=verify, probe_tokens=probe_tokens)), traffic
+
+
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.acceptance) for k in TOKENS])
+def test_measures_the_limit_on_tokens(kind: str) -> None:
+    """Whatever its family: the rate within two per cent, inside its interval, and requests are still right."""
+    spec = TOKENS[kind]
+    found, _ = calibrated(REQUESTS, VirtualLimit("input_tokens", spec))
+    by_metric = {x.limit.metric: x.limit for x in found.inference.identified}
+    tokens, true = by_metric["input_tokens"], getattr(spec, "rate_per_s", None) or spec.limit / spec.window_s  # type: ignore[attr-defined]
+    assert (tokens.state, tokens.family) == ("measured", spec.family)
+    assert tokens.rate_per_min == pytest.approx(60 * true, rel=0.02)
+    assert tokens.rate_per_min_ci95 is not None
+    assert tokens.rate_per_min_ci95[0] * 0.999 <= 60 * true <= tokens.rate_per_min_ci95[1] * 1.001
+    assert by_metric["requests"].rate_per_min == pytest.approx(300.0, rel=0.01)
+
+
+def test_settings_keep_to_the_tokens_and_hold() -> None:
+    """The verification sends prompts at which both limits bind, and nothing is refused."""
+    found, _ = calibrated(REQUESTS, VirtualLimit("input_tokens", TOKENS["fixed_window"]), verify=True)
+    assert found.settings is not None
+    assert 0.9 * 67_500 < (found.settings.input_tokens_per_minute or 0.0) < 67_500
+    assert found.verification is not None
+    assert found.verification.passed
+    assert found.verification.throttled == 0
+
+
+def test_the_record_alone_says_the_same() -> None:
+    """What `redline analyze` reads back needs no memory of how the calls came about."""
+    found, traffic = calibrated(REQUESTS, VirtualLimit("input_tokens", TOKENS["token_bucket"]))
+    again = infer(Calls.from_attempts(traffic.attempts))
+    for one, other in zip(again.identified, found.inference.identified, strict=True):
+        assert (one.limit.state, one.limit.family) == (other.limit.state, other.limit.family)
+        assert one.limit.rate_per_min == (
+            other.limit.rate_per_min and pytest.approx(other.limit.rate_per_min, rel=0.01)
+        )
+
+
+@pytest.mark.parametrize("spec", [REQUESTS, limits.TokenBucket(5.0, 30), limits.SlidingLog(20, 10.0)])
+def test_no_limit_costs_a_few_calls_and_is_not_invented(spec: limits.Spec) -> None:
+    """A service that counts no tokens: a lower bound, from no more than a handful of large prompts."""
+    found, traffic = calibrated(spec)
+    tokens = found.inference.identified[2].limit
+    assert (tokens.metric, tokens.state) == ("input_tokens", "at_least")
+    assert sum(a.prompt_tokens > 1 for a in traffic.attempts) <= 3
+    assert found.settings is None or found.settings.input_tokens_per_minute is None
+
+
+def test_where_requests_never_have_room_tokens_are_not_tested() -> None:
+    """Two calls a window leave none to spare, and no time is spent to wait for room."""
+    found, traffic = calibrated(limits.FixedWindow(2, 8.0))
+    tokens = found.inference.identified[2].limit
+    assert (tokens.metric, tokens.state) == ("input_tokens", "not_tested")
+    assert max(a.prompt_tokens for a in traffic.attempts) == 1
+    assert found.inference.identified[0].limit.rate_per_min == pytest.approx(15.0, rel=0.02)
+
+
+def test_without_a_budget_nothing_large_is_sent() -> None:
+    """Money that may not be spent is not spent, and the result says what was left out."""
+    found, traffic = calibrated(REQUESTS, VirtualLimit("input_tokens", TOKENS["fixed_window"]), probe_tokens=0)
+    assert max(a.prompt_tokens for a in traffic.attempts) == 1
+    assert found.inference.identified[2].limit.state == "not_tested"
+
+
+def test_keeps_to_its_budget_of_tokens() -> None:
+    """What a look and a measurement send stays near what they may."""
+    _, traffic = calibrated(REQUESTS, VirtualLimit("input_tokens", TOKENS["anchored_window"]), probe_tokens=200_000)
+    assert sum(a.prompt_tokens for a in traffic.attempts if a.status == 200) < 250_000
+
+
+def test_refusals_by_chance_make_no_token_limit() -> None:
+    """A refused large prompt that passes later was no sign."""
+    world = World((VirtualLimit("requests", limits.Random(0.2)),), Network(0.01, 0.01), Service(0.4, 0.3))
+    traffic = SimulatedTraffic(world, seed=5, max_requests=500)
+    found = calibrate(traffic, CalibrationOptions(seed=5, verify=False))
+    assert found.inference.identified[2].limit.state in {"at_least", "not_tested"}
