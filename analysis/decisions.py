@@ -160,6 +160,19 @@ def _sampled(position: Ints) -> Ints:
 
 
 def at_middle(record: Record) -> Record:
-    """Return the record asked at the middle offset alone: seven times cheaper, and good enough to sort out."""
+    """Return the record asked at the middle offset alone: seven times cheaper, and good enough to sort out.
+
+    Where refused calls count, admitted ones are asked at the earliest: they came before those that were refused.
+    """
     middle = record.at_s.shape[0] // 2
-    return replace(record, at_s=record.at_s[middle : middle + 1], before=record.before[middle : middle + 1])
+    at_s, before = record.at_s[middle], record.before[middle]
+    if record.counts_refused:
+        at_s = np.where(record.admitted, record.at_s[0], at_s)
+        before = np.where(record.admitted, record.before[0], before)
+    return replace(record, at_s=at_s[None], before=before[None])
+
+
+def central(record: Record, statistic: Floats) -> Floats:
+    """Return a statistic, (shapes, offsets, decisions), at the moments of `at_middle`: (shapes, decisions)."""
+    middle = statistic[:, statistic.shape[1] // 2]
+    return np.where(record.admitted, statistic[:, 0], middle) if record.counts_refused else middle

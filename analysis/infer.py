@@ -141,6 +141,8 @@ def _blur(fitted: Fit) -> float:
         waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
         told = int(np.sum(waits > 2.0 * spread))
         blur = max(blur, 0.3 * spread / best.window_s / math.sqrt(max(1.0, told / 3.0)))
+    if best is not None and best.family == "sliding_counter" and best.window_s is not None:
+        blur = max(blur, 0.3 * spread / best.window_s)  # what stands in each window depends on what came in it
     return blur
 
 
@@ -277,10 +279,10 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
         phase = (best.phase_s + offset[0]) % best.window_s
     rates, blur = rate_interval(fitted, fewest), _blur(fitted)
     lower, higher = _unseen(fitted, fewest)
-    bursts = [
-        float(math.floor(min(h.limit for h in same) * lower)),
-        float(math.ceil(max(h.limit for h in same) * higher)),
-    ]
+    fewest_calls, most_calls = min(h.limit for h in same), max(h.limit for h in same)
+    bursts = [float(math.floor(fewest_calls * lower)), float(math.ceil(most_calls * higher))]
+    if best.family == "sliding_counter":
+        bursts += [float(round(fewest_calls * (1.0 - blur))), float(round(most_calls * (1.0 + blur)))]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
         metric=metric,

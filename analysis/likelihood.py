@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from analysis import decisions
+
 if TYPE_CHECKING:
     from analysis.calls import Bools, Floats
     from analysis.decisions import Record
@@ -50,7 +52,7 @@ def _episodes_ll(record: Record, passes: Bools) -> Floats:
 
 def misfits(record: Record, statistic: Floats, limits: Floats) -> Floats:
     """Return how many decisions the thresholds, (shapes, candidates), miss at the middle offset."""
-    need = statistic[:, statistic.shape[1] // 2] + record.cost - 1e-9
+    need = decisions.central(record, statistic) + record.cost - 1e-9
     columns = [((need <= limits[:, k, None]) != record.admitted).sum(axis=1) for k in range(limits.shape[1])]
     return np.stack(columns, axis=1).astype(float)
 
@@ -62,7 +64,7 @@ def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
     go downhill, and no outlier counts for much. What is wrong counts a little however near it is: a limiter that
     never refuses is wrong by nothing at each refusal.
     """
-    need = statistic[:, statistic.shape[1] // 2] + record.cost
+    need = decisions.central(record, statistic) + record.cost
     columns = []
     for k in range(limits.shape[1]):
         limit = limits[:, k, None]

@@ -316,7 +316,7 @@ def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
 
 def _thresholds(record: Record, s: Floats) -> Floats:
     """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
-    need = s[:, s.shape[1] // 2] + record.cost
+    need = decisions.central(record, s) + record.cost
     if costed.sized(record):
         return costed.thresholds(record, need)
     refused = need[:, ~record.admitted]

@@ -38,8 +38,10 @@ WARM = 40  # hypotheses that a refit starts from
 MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 SHORT_S = 10.0  # window below which as many cycles again are cheap
+SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
+BLURRED = UNANCHORED | {"sliding_counter"}  # what arrivals blur, however long it is looked at
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
 
 
@@ -113,7 +115,7 @@ class Knowledge:
         window_s, wanted, long = best.window_s or math.inf, NARROW, LONG
         if window_s in ROUND_WINDOWS_S:
             wanted = 2.0 * NARROW if len(same) == 1 else NARROW
-            if best.family in UNANCHORED:
+            if best.family in BLURRED:
                 # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
                 wanted = max(wanted, 2.0 * self._spread_s() / window_s)
         elif window_s < SHORT_S:
@@ -156,7 +158,8 @@ class Knowledge:
         if self.fit.rate_doubtful() or self._recoveries() < 2:  # noqa: PLR2004 - one says nothing about a period
             return False
         alike = self._alike()
-        return bool(alike & ALIGNED) and bool(alike - ALIGNED)
+        few = self.fit.hypotheses[0].limit <= SMALL  # one call in two windows of a counter is one in a fixed window
+        return bool(alike & ALIGNED) and (bool(alike - ALIGNED) or (few and alike == ALIGNED))
 
     def _alike(self) -> set[str]:
         """Return the families that explain the record about as well as the best one."""

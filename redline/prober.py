@@ -15,7 +15,7 @@ import numpy as np
 from analysis import forecast
 from analysis.calls import ADMITTED
 from redline import probing
-from redline.knowledge import FIRST, Knowledge
+from redline.knowledge import FIRST, SMALL, Knowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,6 @@ FINER = 0.13  # and after the first recovery
 LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
 USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
 ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
-SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
 DRIBBLE = 0.1  # of the limit: less came back at once
 AT_ONCE = 6.0  # round trips within which a bucket is full again
