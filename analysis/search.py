@@ -316,9 +316,9 @@ def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
 
 def _thresholds(record: Record, s: Floats) -> Floats:
     """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
-    need = decisions.central(record, s) + record.cost
     if costed.sized(record):
-        return costed.thresholds(record, need)
+        return costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
+    need = decisions.central(record, s) + record.cost
     refused = need[:, ~record.admitted]
     middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
     refused = np.partition(refused, (low, middle), axis=1)
