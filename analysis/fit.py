@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from analysis.flight import Flight
     from analysis.search import Hypothesis
 
-CONCURRENCY_PRICE: Final = 8.0  # nats that a limit on calls in flight must earn
+CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
+BESIDE_RATE: Final = 4.0  # and as many again beside one on the rate, which could explain the rest as well
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
@@ -226,7 +227,7 @@ def _given(
     best = max((h.score for h in found), default=-np.inf)
     if best < nothing + 2.0:
         return nothing - price, []
-    return best - price, found
+    return best - price - (BESIDE_RATE if limit is not None else 0.0), found
 
 
 def _least_unexplained(
