@@ -249,7 +249,7 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
         fewest = FEWEST_PROVEN
         kind = fitted.misfit.kind(fewest)
     alone = not np.any(fitted.calls.outcome == EXCUSED)  # beside a second limit a change is not told
-    change = change_of(fitted) if alone and fitted.missed and _gave_back(fitted) else None
+    change = change_of(fitted) if alone and fitted.missed and not chance and _gave_back(fitted) else None
     if best is not None and _gave_back(fitted) and (chance or kind is not None):
         doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
