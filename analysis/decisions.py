@@ -59,8 +59,13 @@ def prepare(
     counts_other: bool = True,
     excused: Bools | None = None,
     thin: bool = True,
+    late: bool = True,
 ) -> Record:
-    """Turn calls into a `Record`. Decisions deep inside a run of equal outcomes are thinned out: they say nothing."""
+    """Turn calls into a `Record`. Decisions deep inside a run of equal outcomes are thinned out: they say nothing.
+
+    ``late``: whether a refused call has the benefit of all that may have come before it, as an edge needs it. Where a
+    chance is to be fitted it must not: calls refused by mere chance would all seem to have come after many others.
+    """
     counted = (calls.outcome == ADMITTED) | (counts_other & (calls.outcome == OTHER))
     if counts_refused:
         counted |= calls.throttled
@@ -83,7 +88,7 @@ def prepare(
     later = np.searchsorted(calls.sent_s[passed], np.minimum(at[-1], answered), side="right")
     later -= passed[position]
     earlier = (np.cumsum(passed) - passed)[position]
-    before = np.broadcast_to(np.where(admitted, earlier, later), at.shape)
+    before = np.broadcast_to(np.where(admitted | (not late), earlier, later), at.shape)
     if counts_refused:
         before = before + _refused_before(calls, position, at)
     back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1

@@ -11,33 +11,29 @@ from scipy import special
 
 from analysis import decisions, proposals
 from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
+from analysis.chance import FEWEST_REFUSALS, by_chance, foretold, log_chance
 from analysis.change import change_of
 from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
-from analysis.flight import undecided
-from analysis.likelihood import OUTLIER
 from analysis.misfit import FEWEST
-from analysis.priors import RATE_PRICE
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
 from analysis.two_limits import SUSPECT, explained, pair
 
 if TYPE_CHECKING:
-    from analysis.calls import Bools, Calls, Ints
+    from analysis.calls import Bools, Calls
     from analysis.result import Finding
     from analysis.search import Hypothesis
     from analysis.two_limits import Pair
     from mock_server.limits import Spec
 
 LEAST_BLUR = 0.0005
-FEWEST_REFUSALS = 8  # fewer say nothing about chance, and neither do fewer admissions
 UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
 FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 ACCEPTED = 0.001  # share of refusals that the settings are made for
-NEVER = 1e-9  # expected number of runs of refusals from which on they are no chance
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
 
@@ -56,12 +52,12 @@ def infer(calls: Calls) -> Inference:
         if both is not None:
             return _beside_both(both, probed)
     probes = calls.where(~verifying)
-    if contradicted(calls):
-        proof = np.array([phase.startswith(FIRST_PROOF) for phase in calls.phase], bool)
+    evidence, fitted, tokens = _explained(probes)
+    proof = np.array([phase.startswith(FIRST_PROOF) for phase in calls.phase], bool)
+    if contradicted(calls) and not foretold(calls.where(proof), fitted):
         proven = calls.where(~verifying | proof)
         _, fitted, tokens = _explained(proven)
         return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
-    evidence, fitted, tokens = _explained(probes)
     both = pair(evidence, fitted) if fitted.missed >= SUSPECT else None
     if both is not None:
         return _beside_both(both, probes)
@@ -251,7 +247,7 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
     alone = not np.any(fitted.calls.outcome == EXCUSED)  # beside a second limit a change is not told
     change = change_of(fitted) if alone and fitted.missed and not chance and _gave_back(fitted) else None
     if best is not None and _gave_back(fitted) and (chance or kind is not None):
-        doubt = doubt_of(fitted, _log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
+        doubt = doubt_of(fitted, log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
             return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted), change)
     if best is not None and change is not None:
@@ -340,38 +336,6 @@ def _unexplained(fitted: Fit) -> str:
         f"{fitted.missed} of {decided} answers contradict the best explanation: others may use the same quota, "
         "replicas may count apart, or the limit may have changed"
     )
-
-
-def by_chance(fitted: Fit) -> bool:
-    """Return whether a constant chance explains the refusals as well as the best limits do.
-
-    A limit on calls in flight explains nothing where a call may have met it or may not: such decisions cost it as
-    much as chance among them would.
-    """
-    admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
-    if min(fitted.refusals, admitted) < FEWEST_REFUSALS or _in_one_block(fitted.calls.outcome):
-        return False
-    explained = fitted.missed * np.log(OUTLIER)
-    if fitted.best is not None:
-        explained = min(explained, fitted.best.log_likelihood)
-    if fitted.concurrency is not None:
-        explained += _log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
-    return bool(_log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE)
-
-
-def _in_one_block(outcome: Ints) -> bool:
-    """Return whether more refusals stand in a row than a constant chance would ever bring."""
-    refused = outcome[(outcome == REFUSED) | (outcome == ADMITTED)] == REFUSED
-    ends = np.flatnonzero(np.diff(np.concatenate([[0], refused.astype(int), [0]])))
-    longest = float(np.max(ends[1::2] - ends[::2], initial=0))
-    share = float(refused.mean())
-    return bool(len(refused) * share**longest < NEVER)
-
-
-def _log_chance(refused: int, admitted: int) -> float:
-    """Return the log likelihood of so many refusals under the constant chance that fits them best."""
-    total = refused + admitted
-    return sum(n * float(np.log(n / total)) for n in (refused, admitted) if n)
 
 
 def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:

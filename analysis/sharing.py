@@ -125,7 +125,7 @@ def explain(fitted: Fit) -> Sharing:
     others: list[Shared] = []
     for counts_refused in (False, True):
         record = decisions.prepare(
-            fitted.calls, fitted.offsets_s, excused=excuse, counts_refused=counts_refused, thin=False
+            fitted.calls, fitted.offsets_s, excused=excuse, counts_refused=counts_refused, thin=False, late=False
         )
         if record.n == 0 or record.admitted.all() or not record.admitted.any():
             return Sharing()

@@ -64,7 +64,8 @@ def calibrate(
     run.conclude()
     if run.settings is None or not options.verify:
         return run.calibration()
-    met = SecondLimitMet(traffic, possible=pair is None and not run.inference.findings)
+    told = run.inference.findings or any(found.limit.state == "random" for found in run.inference.identified)
+    met = SecondLimitMet(traffic, possible=pair is None and not told)
     run.verify(met)
     if met.pair is not None:
         second = met.pair

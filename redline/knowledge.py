@@ -14,8 +14,9 @@ import numpy as np
 
 from analysis import decisions, flight, forecast, proposals
 from analysis.calls import ADMITTED, REFUSED, Calls
+from analysis.chance import by_chance
 from analysis.fit import Fit, fit, server_offset
-from analysis.infer import UNANCHORED, by_chance, near, rate_interval
+from analysis.infer import UNANCHORED, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests
@@ -125,11 +126,10 @@ class Knowledge:
 
     def _hopeless(self, cycle: int) -> bool:
         """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
-        if self.doubt.raised(self.fit):
-            return True
-        if self.fit.refusals < MANY_REFUSALS:
-            return False
-        return (cycle >= FIRST and by_chance(self.fit)) or (cycle >= LONG and self.fit.misfit.kind() is not None)
+        many = self.fit.refusals >= MANY_REFUSALS
+        if by_chance(self.fit):
+            return many and cycle >= FIRST
+        return self.doubt.raised(self.fit) or (many and cycle >= LONG and self.fit.misfit.kind() is not None)
 
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back."""

@@ -1,0 +1,73 @@
+"""Refusals by mere chance: how well that explains a record, and whether it is what it looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import stats
+
+from analysis.calls import ADMITTED, REFUSED
+from analysis.flight import undecided
+from analysis.likelihood import OUTLIER
+from analysis.priors import RATE_PRICE
+
+if TYPE_CHECKING:
+    from analysis.calls import Bools, Calls, Ints
+    from analysis.fit import Fit
+
+FEWEST_REFUSALS: Final = 8  # fewer say nothing about chance, and neither do fewer admissions
+UNLIKELY: Final = 0.001  # probability from which on an accident is taken for none
+MOSTLY: Final = 0.4  # share of the refusals that an edge must contradict before it gives way to chance by that alone
+
+
+def by_chance(fitted: Fit) -> bool:
+    """Return whether a constant chance explains the refusals as well as the best limits do.
+
+    A limit on calls in flight explains nothing where a call may have met it or may not: such decisions cost it as
+    much as chance among them would. With a limit that is free to lie anywhere, and delays that may have changed the
+    order of calls, some of the refusals by chance can always be explained: an edge that contradicts most is none.
+    """
+    admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
+    if min(fitted.refusals, admitted) < FEWEST_REFUSALS or not _scattered(fitted.calls.outcome):
+        return False
+    if fitted.missed > MOSTLY * fitted.refusals:
+        return True
+    explained = fitted.missed * np.log(OUTLIER)
+    if fitted.best is not None:
+        explained = min(explained, fitted.best.log_likelihood)
+    if fitted.concurrency is not None:
+        explained += log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
+    return bool(log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE)
+
+
+def _scattered(outcome: Ints) -> bool:
+    """Return whether a refusal is followed by another one no more often than by mere chance.
+
+    What a limit refused it refuses again, until there is room.
+    """
+    refused = _refused(outcome)
+    again = int(np.sum(refused[1:] & refused[:-1]))
+    return bool(stats.binom.sf(again - 1, int(refused.sum()), float(refused.mean())) > UNLIKELY)
+
+
+def _refused(outcome: Ints) -> Bools:
+    """Return which of the decided calls were refused."""
+    return np.asarray(outcome[(outcome == REFUSED) | (outcome == ADMITTED)] == REFUSED)
+
+
+def log_chance(refused: int, admitted: int) -> float:
+    """Return the log likelihood of so many refusals under the constant chance that fits them best."""
+    total = refused + admitted
+    return sum(n * float(np.log(n / total)) for n in (refused, admitted) if n)
+
+
+def foretold(proof: Calls, probed: Fit) -> bool:
+    """Return whether chance alone explains the probes, and brought a verification as many refusals as it had to.
+
+    Steady traffic is refused by chance at any height; an edge next to that height would seem to explain some of it.
+    """
+    if not by_chance(probed):
+        return False
+    table = np.array([[np.sum(part.outcome == o) for o in (REFUSED, ADMITTED)] for part in (probed.calls, proof)])
+    return bool(stats.fisher_exact(table).pvalue > UNLIKELY)
