@@ -163,8 +163,8 @@ class Knowledge:
 
     def _alike(self) -> set[str]:
         """Return the families that explain the record about as well as the best one."""
-        top = self.fit.hypotheses[0].score
-        return {h.family for h in self.fit.leaders() if h.score > top - 7.0}
+        leaders = self.fit.leaders()
+        return {h.family for h in leaders if h.score > leaders[0].score - 7.0}
 
     def _window_guess_s(self) -> float:
         """Return the leading window, but never a wait out of proportion to what was seen so far."""

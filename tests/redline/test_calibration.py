@@ -7,6 +7,7 @@ import pytest
 from analysis.virtual import Faults, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.prober import Prober
 from redline.simulated import SimulatedTraffic
 
 WORLDS = {
@@ -76,3 +77,13 @@ def test_a_budget_that_ends_keeps_what_was_learnt() -> None:
     found = found_in(limits.SlidingLog(500, 60.0), max_requests=40)
     assert found.ended == "budget"
     assert found.inference.identified[0].limit.state == "at_least"
+
+
+def test_few_refusals_by_chance_are_no_crash() -> None:
+    """A fit that explains them by chance first and by nothing then leaves no family to expect anything of."""
+    found = found_in(limits.Random(0.005), seed=21, max_requests=4000)
+    assert found.inference.identified[0].limit.state != "measured"
+    prober = Prober(SimulatedTraffic(World(()), seed=1), CalibrationOptions(), lambda _: None)
+    prober.parted = True
+    prober.run()
+    assert prober.fit.best is None
