@@ -8,6 +8,7 @@ from analysis.virtual import Faults, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
+from redline.probing import burst
 from redline.simulated import SimulatedTraffic
 
 WORLDS = {
@@ -80,10 +81,10 @@ def test_a_budget_that_ends_keeps_what_was_learnt() -> None:
 
 
 def test_few_refusals_by_chance_are_no_crash() -> None:
-    """A fit that explains them by chance first and by nothing then leaves no family to expect anything of."""
-    found = found_in(limits.Random(0.005), seed=21, max_requests=4000)
-    assert found.inference.identified[0].limit.state != "measured"
+    """Where a refit takes back what was believed, no family is left whose recovery could be told."""
     prober = Prober(SimulatedTraffic(World(()), seed=1), CalibrationOptions(), lambda _: None)
+    prober._refit()
     prober.parted = True
-    prober.run()
-    assert prober.fit.best is None
+    prober.traffic.run(burst("fill", 3, rate_per_s=100.0))
+    prober.blocked_s = prober.traffic.now_s()
+    assert prober._recover()
