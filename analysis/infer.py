@@ -17,10 +17,12 @@ from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.misfit import FEWEST
+from analysis.queueing import waits
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
 from analysis.two_limits import SUSPECT, explained, pair
+from mock_server.limits import LeakyQueue, TokenBucket
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls
@@ -268,6 +270,7 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
     close = near(fitted)
     ranked = fitted.probabilities()
     bucket = best.window_s is None
+    queue = bucket and metric == "requests" and waits(fitted, best)
     same = [h for h in close if h.family == best.family]
     offset = server_offset(fitted.calls)
     phase = None
@@ -283,7 +286,7 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
     limit = Limit(
         metric=metric,
         state="measured",
-        family=best.family,
+        family="leaky_queue" if queue else best.family,
         family_probability=ranked[0][1],
         also_possible=tuple((f, p) for f, p in ranked[1:] if p > 0.001),  # noqa: PLR2004 - worth a mention
         limit=None if bucket else best.limit,
@@ -297,7 +300,14 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
         rate_per_min_ci95=(rates[0] * 60, rates[1] * 60),
         counts_refused=best.counts_refused,
     )
-    return Identified(beside_common(limit), _particles(fitted))
+    particles = _particles(fitted)
+    if queue:
+        particles = tuple((w, _queue(spec)) for w, spec in particles)
+    return Identified(beside_common(limit), particles)
+
+
+def _queue(spec: Spec) -> Spec:
+    return LeakyQueue(spec.rate_per_s, spec.burst) if isinstance(spec, TokenBucket) else spec
 
 
 def _gave_back(fitted: Fit) -> bool:

@@ -87,8 +87,6 @@ class Hypothesis:
                 return limits.SlidingLog(self.limit, window, self.counts_refused)
             case "sliding_counter":
                 return limits.SlidingCounter(self.limit, window, self.phase_s or 0.0, self.counts_refused)
-            case "leaky_queue":
-                return limits.LeakyQueue(self.rate_per_s, self.limit)
             case _:
                 return limits.TokenBucket(self.rate_per_s, self.limit, self.counts_refused)
 

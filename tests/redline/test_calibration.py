@@ -17,6 +17,7 @@ WORLDS = {
     "sliding_log": limits.SlidingLog(50, 10.0),
     "sliding_counter": limits.SlidingCounter(80, 10.0),
     "token_bucket": limits.TokenBucket(5.0, 30),
+    "leaky_queue": limits.LeakyQueue(5.0, 30),
 }
 
 
