@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LEAST_BLUR = 0.0005
 UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
+SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
+SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 ACCEPTED = 0.001  # share of refusals that the settings are made for
@@ -96,7 +98,11 @@ def _beside_both(both: Pair, record: Calls) -> Inference:
 
 
 def _with_tokens(said_so_far: Inference, requests: Fit, record: Calls, tokens: Fit | None) -> Inference:
-    return replace(said_so_far, identified=(*said_so_far.identified, _tokens(requests, record, tokens)))
+    found = _tokens(requests, record, tokens)
+    if said_so_far.findings and found.limit.state == "measured":
+        reason = "large prompts were refused, but so were small ones that no limit on requests explains"
+        found = Identified(Limit(metric="input_tokens", state="unresolved", reason=reason))
+    return replace(said_so_far, identified=(*said_so_far.identified, found))
 
 
 def contradicted(calls: Calls) -> bool:
@@ -157,7 +163,8 @@ def near(fitted: Fit) -> list[Hypothesis]:
 def conclude_limits(fitted: Fit, fewest: int = FEWEST) -> Inference:
     """Return what the fit allows to say. ``fewest``: contradictions that are no accident."""
     requests, findings = _requests(fitted, fewest)
-    identified = [requests, _concurrency(fitted)]
+    shared = any(finding.kind in SHARED for finding in findings)
+    identified = [requests, _concurrency(fitted, shared=shared)]
     calls = fitted.calls
     failed = float(np.mean(calls.outcome == OTHER)) if len(calls) else 0.0
     spread = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
@@ -189,8 +196,10 @@ def _latency(calls: Calls) -> Latency | None:
     return Latency(float(np.median(took)), float(took.mean()), float(np.quantile(took, 0.999)), len(took))
 
 
-def _concurrency(fitted: Fit) -> Identified:
-    if fitted.concurrency is not None and not by_chance(fitted):
+def _concurrency(fitted: Fit, *, shared: bool) -> Identified:
+    """Tell the limit on calls in flight. ``shared``: refusals come at any height, so that a lowest one says little."""
+    surely = fitted.concurrency_odds > SURE_ODDS and len(set(fitted.concurrency_range or ())) == 1
+    if fitted.concurrency is not None and not by_chance(fitted) and (surely or not shared):
         low, high = fitted.concurrency_range or (fitted.concurrency, fitted.concurrency)
         c = float(fitted.concurrency)
         return Identified(
@@ -198,14 +207,10 @@ def _concurrency(fitted: Fit) -> Identified:
         )
     if fitted.reached == 0:
         return Identified(Limit(metric="concurrency", state="not_tested", reason="no call was admitted"))
-    return Identified(
-        Limit(
-            metric="concurrency",
-            state="at_least",
-            limit=float(fitted.reached),
-            reason=f"{fitted.reached} calls in flight were admitted and none was refused for their number",
-        )
-    )
+    reason = f"{fitted.reached} calls in flight were admitted and none was refused for their number"
+    if fitted.concurrency is not None:
+        reason = f"{fitted.reached} calls in flight were admitted; what refused more may be what refused fewer"
+    return Identified(Limit(metric="concurrency", state="at_least", limit=float(fitted.reached), reason=reason))
 
 
 def _tokens(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:

@@ -36,6 +36,15 @@ def test_servers_that_count_apart_are_a_finding(apart: Calibration) -> None:
         assert limit.rate_per_min_ci95[0] <= 288 <= limit.rate_per_min_ci95[1]
 
 
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_beside_them_no_limit_on_anything_else_is_invented(seed: int) -> None:
+    """They refuse at any height and size: that is no limit on calls in flight, nor on tokens."""
+    found = calibrate(SimulatedTraffic(APART, seed=seed, max_requests=20_000), CalibrationOptions(seed=seed))
+    states = {each.limit.metric: each.limit.state for each in found.inference.identified}
+    assert states["concurrency"] == "at_least"
+    assert states["input_tokens"] != "measured"
+
+
 def test_settings_for_them_hold_for_an_hour(apart: Calibration) -> None:
     """Below what four servers let in together, above what one of them does."""
     assert apart.settings is not None
