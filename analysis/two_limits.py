@@ -33,7 +33,7 @@ FEWEST: Final = 5  # contradictions of a single limit from which on two are trie
 SUSPECT: Final = 2  # and at the end of probing: a limit that was bent to explain two of them may contradict few
 GAIN: Final = 10.0  # nats by which two limits must then be likelier
 AGAIN: Final = 2  # fits in a row that are so contradicted
-LOST: Final = 0.25  # share of the refusals that two limits may leave over while they are still being fitted
+LOST: Final = 6  # answers that two limits may leave over while they are still fitted, beyond what is tolerated then
 MORE: Final = 1.5  # times the refusals before two limits are tried again
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 OWN: Final = 4  # refusals that each of two limits must explain alone
@@ -223,25 +223,23 @@ def _alternated(calls: Calls, first: Fit) -> Pair | None:
     most = FORBIDDEN * int(admitted.sum()) + 1
     if int((admitted & ~_agreed(calls, first)).sum()) > most:
         return None
-    one, made = first, None
+    one, made, lost = first, None, LOST + _tolerated(calls)
     for _ in range(ROUNDS):
         other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM) if made else ())
-        if other.best is None or other.misfit.over > most:
+        if other.best is None or other.missed > lost:
             return None
         one = fit(calls.excuse(explained(calls, other)), one.leading(WARM))
         if one.best is None:
             return None
         before, made = made, Pair(one, other, _missed(calls, one, other))
-        if made.missed > LOST * int(calls.throttled.sum()) + OWN:
+        if made.missed > lost:
             return None
         fresh = made.missed == 0 and other.missed == 0  # else it was fitted beside a worse one
-        if fresh or (before is not None and made.missed == before.missed):
+        if fresh or (before is not None and made.missed >= before.missed):
             break
-    return (
-        made
-        if made is None or memory_s(made.short) <= memory_s(made.long)
-        else Pair(made.long, made.short, made.missed)
-    )
+    if made is None or memory_s(made.short) <= memory_s(made.long):
+        return made
+    return Pair(made.long, made.short, made.missed)
 
 
 def _missed(calls: Calls, one: Fit, other: Fit) -> int:
