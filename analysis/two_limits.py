@@ -14,6 +14,7 @@ import numpy as np
 
 from analysis import decisions, flight, likelihood, search
 from analysis.calls import ADMITTED, arrival_offsets
+from analysis.chance import by_chance
 from analysis.fit import Fit, fit
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
 
     ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them.
     """
+    if whole is not None and by_chance(whole):
+        return None
     calls = without_overload(calls)
     found: Pair | None = None
     for first in _firsts(calls, whole):
