@@ -15,6 +15,7 @@ import numpy as np
 from analysis import decisions, flight, forecast, proposals
 from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.chance import by_chance
+from analysis.doubt import COMMON_WINDOWS_S
 from analysis.fit import Fit, fit, server_offset
 from analysis.infer import UNANCHORED, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
@@ -40,6 +41,8 @@ MISSED = 2  # answers that a light refit may leave unexplained
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 SHORT_S = 10.0  # window below which as many cycles again are cheap
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
+SEEN = 2  # recoveries that are needed: a window shows in the second,
+SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has moved, or two, until it has shown again
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 BLURRED = UNANCHORED | {"sliding_counter"}  # what arrivals blur, however long it is looked at
@@ -95,7 +98,8 @@ class Knowledge:
             return False
         if self.fit.missed > max(1.0, UNEXPLAINED * self.fit.refusals):
             return False
-        if self._recoveries() < 2:  # noqa: PLR2004 - a window shows in the second recovery
+        odd = best.window_s is not None and best.window_s not in COMMON_WINDOWS_S
+        if self._recoveries() < (SEEN_ODD if odd else SEEN):
             return False
         if self.traffic.now_s() - self.traffic.attempts[0].sent_s < self._needed_s(best) or self.fit.rate_doubtful():
             return False
