@@ -26,7 +26,7 @@ Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,
 
 ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
-FEWEST_BLOCKS: Final = 8  # from which on a bucket's rate is also read off the calls between two of them
+MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
 OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
 
@@ -239,16 +239,16 @@ def _bucket_rates(record: Record) -> list[float]:
 
 
 def _slopes(record: Record) -> list[float]:
-    """Return what came in between two blocks far apart: while a bucket is kept full, that is its rate, to a call."""
+    """Return what came in between two blocks: while a bucket never runs empty, that is its rate, to a call."""
     block = np.flatnonzero(~record.admitted[1:] & record.admitted[:-1]) + 1
-    if len(block) < FEWEST_BLOCKS:
-        return []
-    starts = block[[0, 1, len(block) // 4, len(block) // 2]]
-    at_s, spent = record.sent_s, record.spent[np.searchsorted(record.history_s, record.sent_s)]
+    if len(block) > MOST_BLOCKS:
+        block = block[np.linspace(0, len(block) - 1, MOST_BLOCKS).astype(int)]
+    at_s, spent = record.sent_s[block], record.spent[np.searchsorted(record.history_s, record.sent_s[block])]
+    apart_s, came = at_s - at_s[:, None], spent - spent[:, None]
+    far = apart_s > 2.0 * record.spread_s
     return [
-        float(spent[j] - spent[i] + d) / float(at_s[j] - at_s[i])
-        for i in starts
-        for j in (block[-1], block[-2], block[3 * len(block) // 4])
+        float(came_in / apart)
         for d in (-1, 0, 1)
-        if at_s[j] > at_s[i] and spent[j] - spent[i] + d > 0
+        for came_in, apart in zip(came[far] + d, apart_s[far], strict=True)
+        if came_in > 0
     ]
