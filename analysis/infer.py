@@ -35,6 +35,7 @@ LEAST_BLUR = 0.0005
 UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
 SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
 SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
+MOST_PARTICLES = 200
 FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 ACCEPTED = 0.001  # share of refusals that the settings are made for
@@ -354,9 +355,16 @@ def _unexplained(fitted: Fit) -> str:
 
 
 def _particles(fitted: Fit) -> tuple[tuple[float, Spec], ...]:
-    best = fitted.hypotheses[0].score
-    kept = fitted.hypotheses[:200]
-    weights = np.exp([h.score - best for h in kept])
+    """Return the leading hypotheses as weighted specs. A family weighs what its best one does.
+
+    How many points of a family were looked at says nothing about it.
+    """
+    kept = fitted.hypotheses[:MOST_PARTICLES]
+    score = np.array([h.score for h in kept])
+    weights = np.exp(score - score[0])
+    for family in {h.family for h in kept}:
+        own = np.array([h.family == family for h in kept])
+        weights[own] *= weights[own].max() / weights[own].sum()
     weights /= weights.sum()
     return tuple((float(w), h.spec()) for w, h in zip(weights, kept, strict=True))
 
