@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ROUND_BONUS: Final = 4.0  # nats: a person chose the number
 ODD_COST: Final = 0.7  # nats: half of the prior is for windows of any length
 RATE_PRICE: Final = 4.0  # nats that a rate limit must earn
+UNALIGNED: Final = 2.5  # nats: who counts by the minute on a clock takes the minutes of the clock
 WHOLE_BONUS: Final = 1.5  # nats for a whole number of seconds
 
 
@@ -42,4 +43,5 @@ def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> floa
         off = (shape[1] + offset + 0.5 * window_s) % window_s - 0.5 * window_s
         if abs(off) <= slack + near:
             return value - ODD_COST
-    return value - ODD_COST - min(6.0, max(1.0, math.log(window_s / blur)))
+    unaligned = UNALIGNED if window_s in ROUND_WINDOWS_S else 0.0
+    return value - ODD_COST - unaligned - min(6.0, max(1.0, math.log(window_s / blur)))

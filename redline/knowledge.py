@@ -170,7 +170,7 @@ class Knowledge:
         leaders = self.fit.leaders()
         return {h.family for h in leaders if h.score > leaders[0].score - 7.0}
 
-    def _window_guess_s(self) -> float:
+    def window_guess_s(self) -> float:
         """Return the leading window, but never a wait out of proportion to what was seen so far."""
         best = self.fit.best
         if best is None:
@@ -204,12 +204,12 @@ class Knowledge:
         if self._recoveries() == 0:
             first = self.traffic.attempts[0].sent_s
             offset = server_offset(self.fit.calls)
-            for w in ROUND_WINDOWS_S:
+            for w in COMMON_WINDOWS_S:
                 ends = [first + w]
                 if offset is not None:
                     ends.append(math.ceil((now + offset[0]) / w) * w - offset[0])
                 found += [(e - now, 0.02 * w + 0.5 * self._trip_s()) for e in ends if 0.2 < e - now < 120.0]  # noqa: PLR2004
-            return _apart(found)[:4]
+            return _apart(found)
         for h in self.fit.leaders()[:4]:
             if h.score < self.fit.hypotheses[0].score - 8.0:
                 continue

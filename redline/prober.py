@@ -107,7 +107,7 @@ class Prober(Knowledge):
         if best is None or best.limit > SMALL or self.rested:
             return True
         self.rested = True
-        self.traffic.sleep_until(self.traffic.now_s() + 2.3 * self._window_guess_s())
+        self.traffic.sleep_until(self.traffic.now_s() + 2.3 * self.window_guess_s())
         report = self._burst("fill", 2 * int(best.limit) + 2)
         self._let_refusals_arrive()
         self._refused_since(report.first)
@@ -206,21 +206,21 @@ class Prober(Knowledge):
             return None
         now = self.traffic.now_s()
         if best.family == "sliding_counter" and self._narrow(0):
-            return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self._window_guess_s()
+            return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self.window_guess_s()
         bucket = best.window_s is None
         if best.counts_refused or (not bucket and self._given_back(best) >= DRIBBLE * best.limit):
             return None
         share = MORE_GATHERED if bucket else GATHERED
         ready_s = forecast.first_room_s(self._record(best), best, now, need=share * best.limit)
-        return ready_s if now < ready_s < now + 1.5 * self._window_guess_s() else None
+        return ready_s if now < ready_s < now + 1.5 * self.window_guess_s() else None
 
     def _pass_over(self) -> None:
         """Let the recovery pass unseen and go on at a random moment after it."""
         now = self.traffic.now_s()
         best = self.fit.hypotheses[0]
         ready = forecast.first_room_s(self._record(best), best, now)
-        ready = ready if ready - now < 2.0 * self._window_guess_s() else now
-        self.traffic.sleep_until(max(now, ready) + self._window_guess_s() * self.rng.uniform(0.15, 0.6))
+        ready = ready if ready - now < 2.0 * self.window_guess_s() else now
+        self.traffic.sleep_until(max(now, ready) + self.window_guess_s() * self.rng.uniform(0.15, 0.6))
 
     def _fill(self, cycle: int) -> bool:
         """Fill up to the next refusal: what the leaders expect at once, then bursts that double. False: none came."""
@@ -251,7 +251,7 @@ class Prober(Knowledge):
             return True
         self.parted = part < APART * expected
         if self.parted:
-            self.traffic.sleep_until(report.ended_s + self._window_guess_s() * self.rng.uniform(0.2, 0.35))
+            self.traffic.sleep_until(report.ended_s + self.window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
 
     def _refills_at_once(self) -> bool:
@@ -311,7 +311,7 @@ class Prober(Knowledge):
         if not self._in_doubt():
             return
         now = self.traffic.now_s()
-        span = 1.2 * self._window_guess_s()
+        span = 1.2 * self.window_guess_s()
         ahead = now + np.concatenate([[0.0], np.geomspace(0.02, 1.0, 24) * span])
         rooms = self._rooms(ahead)
         if len(rooms) < 2:  # noqa: PLR2004 - nobody to disagree with
@@ -363,9 +363,9 @@ class Prober(Knowledge):
             return True
         record = self._record(best)
         ready = forecast.first_room_s(record, best, self.traffic.now_s(), need=min(size, best.limit))
-        if ready - self.traffic.now_s() > 2.0 * self._window_guess_s():
+        if ready - self.traffic.now_s() > 2.0 * self.window_guess_s():
             return False
-        self.traffic.sleep_until(ready + 0.02 * self._window_guess_s())
+        self.traffic.sleep_until(ready + 0.02 * self.window_guess_s())
         return True
 
     def _burst(self, phase: str, n: int) -> ProbeReport:

@@ -89,6 +89,8 @@ def polling_times(
         at += max(first_gap_s, growth * (since_block_s + at))
     for centre, half in focus:
         points = int(np.clip(2.0 * half / least_gap_s, 4, most_focused))
+        if 2.0 * half / (points - 1) > growth * (since_block_s + max(0.0, centre - half)):
+            continue  # so wide that the usual polls are closer already
         close = centre + half * np.linspace(-1.0, 1.0, points)
         times = [t for t in times if abs(t - centre) > half] + [float(t) for t in close if t >= 0]
     ordered = sorted(times)

@@ -363,9 +363,8 @@ class TokenProbe:
         return max(1, int((best.limit if best else float(self.bound or 1)) / POLL_SHARE))
 
     def _window_s(self) -> float:
-        """Return the leading window of the limit on requests."""
-        best = self.prober.fit.best
-        return 10.0 if best is None else best.window_s or best.limit / best.rate_per_s
+        """Return the leading window of the limit on requests, out of no proportion to what was seen so far."""
+        return 10.0 if self.prober.fit.best is None else self.prober.window_guess_s()
 
     def _memory_s(self) -> float:
         """Return for how long a limit of the kind that requests have remembers a call."""
