@@ -340,4 +340,5 @@ def _misfit(
         thin=False,
     )
     seen = misfit_of(record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
-    return replace(seen, loss=-h.log_likelihood, refusals=int(np.sum(~record.admitted)))
+    turns = int(np.sum(record.admitted[1:] != record.admitted[:-1]))
+    return replace(seen, loss=-h.log_likelihood, refusals=int(np.sum(~record.admitted)), turns=turns)

@@ -26,6 +26,7 @@ MANY: Final = 8  # and those that take a number back, as a limit that moved and 
 DEEP: Final = 0.35  # median room left when refused, as a share of the limit, from which on replicas explain it
 LOSS: Final = 25.0  # nats that no exact limiter leaves over,
 LOSS_SHARE: Final = 0.1  # also not for each refusal: many answers that fit badly say what one that cannot fit says
+LOSS_TURN: Final = 0.35  # nor for each change from refused to admitted or back: the spread may have decided that one
 LEAST_SHARE: Final = 0.03  # of the limit: what others use is told as at least that,
 MOST_SHARE: Final = 0.45  # and as at most that: those who use more are no background
 ONE_SIDED: Final = 0.85  # share of the run without a contradiction, before or after all of them, that tells a change
@@ -37,7 +38,8 @@ class Misfit:
 
     ``room``: what was left at the early refusals, as shares of the limit, sorted. ``highest``: the most that an
     admitted call brought the count to. ``first`` and ``last``: where in the record the contradictions stand, as shares
-    of its decided calls. ``loss``: how badly the answers fit in all, in nats; ``refusals``: how many of them there are.
+    of its decided calls. ``loss``: how badly the answers fit in all, in nats; ``refusals``: how many of them there are;
+    ``turns``: how often refusals and admissions follow one another.
     """
 
     early: int = 0
@@ -48,6 +50,7 @@ class Misfit:
     last: float = 1.0
     loss: float = 0.0
     refusals: int = 0
+    turns: int = 0
 
     @property
     def total(self) -> int:
@@ -71,7 +74,8 @@ class Misfit:
         record, so that they stand in one part of it is not yet a change.
         """
         if self.total < fewest:
-            return "background" if self.loss > max(LOSS, LOSS_SHARE * self.refusals) else None
+            allowed = max(LOSS, LOSS_SHARE * self.refusals, LOSS_TURN * self.turns)
+            return "background" if self.loss > allowed else None
         if self.total < MANY:
             return "background"
         if fewest >= FEWEST and self.one_sided:
