@@ -8,6 +8,7 @@ are replayed with the cost of each call.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -154,10 +155,14 @@ def _together(calls: Calls) -> tuple[Ints, Floats]:
     Their cost is next to nothing beside that of sized calls, but there may be a hundred thousand of them.
     """
     cheap = ~sized(calls) & ((calls.outcome == ADMITTED) | (calls.outcome == OTHER))
-    step_s = float(calls.sent_s[-1] - calls.sent_s[0]) / MOST_CHEAP + 1e-9
-    place = np.floor((calls.sent_s - calls.sent_s[0]) / step_s).astype(np.int64)
-    alone = np.arange(len(calls)) + int(place.max()) + 1
-    group = np.where(cheap, place, alone)
+    # By number, and never across a pause: the call after a pause may open a window, at a moment that matters.
+    together = math.ceil(max(1, int(cheap.sum())) / MOST_CHEAP)
+    pause_s = float(calls.sent_s[-1] - calls.sent_s[0]) / MOST_CHEAP
+    sent = calls.sent_s[cheap]
+    stretch = np.cumsum(np.diff(sent, prepend=sent[:1]) > pause_s)
+    place = np.cumsum(cheap)[cheap] // together
+    group = np.arange(len(calls)) + int(cheap.sum()) * 2
+    group[cheap] = place + stretch
     _, first, which = np.unique(group, return_index=True, return_inverse=True)
     tokens = np.bincount(which, weights=calls.tokens).astype(float)
     order = np.argsort(first)

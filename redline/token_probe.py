@@ -38,6 +38,7 @@ ENOUGH: Final = 0.016  # relative width of the interval of the rate that is aske
 RESOLUTION: Final = 300.0  # parts of the limit that what is left is measured to
 MOST_STEPS: Final = 24
 POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches the recovery
+DOUBTFUL: Final = 4.0  # nats: a family that far behind is no longer asked
 NATS: Final = 8.0  # hypotheses this far below the best are still asked
 GRID: Final = np.concatenate([[0.0], np.linspace(0.05, 1.3, 40)])  # moments at which to measure, in windows
 SOON: Final = 0.15  # windows that may be waited for until requests have room for a look
@@ -174,6 +175,8 @@ class TokenProbe:
         clear = np.flatnonzero(apart >= max(0.7 * float(apart.max()), 2.0 / RESOLUTION))
         if len(clear):
             self.prober.traffic.sleep_until(now + float(GRID[clear[0]]) * self._token_window_s())
+        elif self._family_open():  # a call after a pause opens a window where one on a clock has its own time
+            self.prober.traffic.sleep_until(now + self._rng.uniform(1.2, 1.6) * self._token_window_s())
 
     def _fill(self, cycle: int) -> None:
         """Find out what is left by halving, which uses it up."""
@@ -254,7 +257,12 @@ class TokenProbe:
         if found is None or found.best is None or self._recovered() < 2:  # noqa: PLR2004 - a window shows in the second
             return False
         low, high = rate_interval(found)
-        return (high - low) / found.best.rate_per_s < ENOUGH
+        return (high - low) / found.best.rate_per_s < ENOUGH and not self._family_open()
+
+    def _family_open(self) -> bool:
+        """Return whether another family explains the sized calls nearly as well."""
+        leaders = self.tokens.leaders() if self.tokens else []
+        return len(leaders) > 1 and leaders[1].score > leaders[0].score - DOUBTFUL
 
     def _recovered(self) -> int:
         """Return how often a refused size passed later."""
