@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from analysis.calls import Bools, Calls, Floats, Ints
 
 MOST_DECISIONS: Final = 1000  # that are looked at in a search
+DRAWS: Final = 8  # orders of arrival that are averaged
 STRETCH: Final = 24  # of them in a row, where not all can be
 
 
@@ -26,12 +27,14 @@ STRETCH: Final = 24  # of them in a row, where not all can be
 class Record:
     """A record prepared for fitting one metric: the history that counts, and the decisions worth explaining.
 
-    ``history_s``: when the counted calls were sent, sorted; ``spent[k]``: their cost up to the k-th. ``at_s`` and
+    ``history_s``: when the counted calls were sent, sorted; ``arrived_s``: when the first, the second … of them may be
+    expected to have arrived, whichever that was; ``spent[k]``: their cost up to the k-th. ``at_s`` and
     ``before`` are (offsets, decisions): the moment each decision is asked at, and how many of the history stand
     before it. ``episodes``: where each stretch from one block to the next starts.
     """
 
     history_s: Floats
+    arrived_s: Floats
     spent: Floats
     sent_s: Floats
     admitted: Bools
@@ -94,6 +97,7 @@ def prepare(
     back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
     return Record(
         history_s=history,
+        arrived_s=_arrivals(history, offsets_s),
         spent=spent,
         sent_s=calls.sent_s[position],
         admitted=admitted,
@@ -106,6 +110,21 @@ def prepare(
         counts_refused=counts_refused,
         counts_other=counts_other,
     )
+
+
+def _arrivals(sent_s: Floats, offsets_s: Floats) -> Floats:
+    """Return the mean moment, up to a common delay, at which the first, second … of these calls arrives.
+
+    Of many calls sent at once some are faster than usual: what has to do with the first of them comes too early.
+    """
+    if len(sent_s) == 0:
+        return sent_s
+    one_way = offsets_s / np.sqrt(2.0)  # offsets are differences of two delays
+    chosen = np.random.default_rng(0).integers(len(one_way), size=(len(sent_s), DRAWS))
+    total = np.zeros(len(sent_s))
+    for draw in range(DRAWS):
+        total += np.sort(sent_s + one_way[chosen[:, draw]], kind="stable")
+    return np.asarray(total / DRAWS)
 
 
 def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:

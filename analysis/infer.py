@@ -21,7 +21,7 @@ from analysis.queueing import waits
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
-from analysis.two_limits import SUSPECT, explained, pair
+from analysis.two_limits import SUSPECT, VERIFYING, explained, pair
 from mock_server.limits import LeakyQueue, TokenBucket
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our o
 SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
 SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 MOST_PARTICLES = 200
-FIRST_PROOF = "verify-1-"  # how the phases of the first verification begin
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 ACCEPTED = 0.001  # share of refusals that the settings are made for
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
@@ -45,28 +44,49 @@ MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexp
 def infer(calls: Calls) -> Inference:
     """Explain a finished record and say what follows.
 
-    Phases named ``verify…`` are left out, with two exceptions. A verification that met a second limit was followed by
-    more probes: what it spent is part of what these met. And calls that were refused although the settings kept to
-    every limit are evidence of what probing did not see.
+    Phases named ``verify…`` are left out, with two exceptions. A verification that met a limit which probing had not met
+    was followed by more probes: what it spent is part of what these met. And calls that were refused although the
+    settings kept to every limit are evidence of what probing did not see.
     """
-    verifying = np.array([phase.startswith("verify") for phase in calls.phase], bool)
-    until = int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
+    verifying, until = _verifying(calls)
+    used = ~verifying
     if verifying[:until].any():
         probed = calls.take(np.arange(until))
-        both = pair(for_requests(probed))
-        if both is not None:
+        if met_no_rate(calls):
+            used[:until] = True
+        elif (both := pair(for_requests(probed))) is not None:
             return _beside_both(both, probed)
-    probes = calls.where(~verifying)
+    probes = calls.where(used)
     evidence, fitted, tokens = _explained(probes)
-    proof = np.array([phase.startswith(FIRST_PROOF) for phase in calls.phase], bool)
+    proof = _proof(calls)
     if contradicted(calls) and not foretold(calls.where(proof), fitted):
-        proven = calls.where(~verifying | proof)
+        proven = calls.where(used | proof)
         _, fitted, tokens = _explained(proven)
         return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
     both = pair(evidence, fitted) if fitted.missed >= SUSPECT else None
     if both is not None:
         return _beside_both(both, probes)
     return _with_tokens(conclude_limits(fitted), fitted, probes, tokens)
+
+
+def _verifying(calls: Calls) -> tuple[Bools, int]:
+    """Return which calls are a verification's, and how many had been sent when probing ended."""
+    verifying = np.array([phase.startswith(VERIFYING) for phase in calls.phase], bool)
+    return verifying, int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
+
+
+def _proof(calls: Calls) -> Bools:
+    """Return which calls are of the first verification since probing ended."""
+    verifying, until = _verifying(calls)
+    attempt = calls.phase[until].rpartition("-")[0] if until < len(calls) else None
+    return verifying & [phase.rpartition("-")[0] == attempt for phase in calls.phase]
+
+
+def met_no_rate(calls: Calls) -> bool:
+    """Return whether what was sent before the first verification met no limit on the rate of requests."""
+    verifying, _ = _verifying(calls)
+    first = int(np.argmax(verifying)) if verifying.any() else len(calls)
+    return fit(for_requests(calls.take(np.arange(first)))).best is None
 
 
 def _explained(record: Calls) -> tuple[Calls, Fit, Fit | None]:
@@ -107,8 +127,8 @@ def _with_tokens(said_so_far: Inference, requests: Fit, record: Calls, tokens: F
 
 
 def contradicted(calls: Calls) -> bool:
-    """Return whether more of the first verification was refused than settings allow, at 95 % confidence."""
-    proof = calls.where([phase.startswith(FIRST_PROOF) for phase in calls.phase])
+    """Return whether more was refused than settings allow, at 95 %, of the first verification since probing ended."""
+    proof = calls.where(_proof(calls))
     refused = int(np.sum(proof.outcome == REFUSED))
     return refused > 0 and float(special.betaincinv(refused, len(proof) - refused + 1, 0.05)) > ACCEPTED
 

@@ -28,6 +28,7 @@ ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 30
 LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
 MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
+ACROSS: Final = 13  # points across what recoveries have in common
 OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
 
 
@@ -177,12 +178,30 @@ def _corners(low: Floats, high: Floats, numbers: np.ndarray) -> list[Shape]:
 
 def _anchored_windows(record: Record, seen: Structure) -> list[float]:
     """Each recovery is one window after the call that opened it: the first one, or the first after a recovery."""
-    opened = [float(record.history_s[0]), *seen.recoveries[:, 1]]
-    found = []
-    for last, first in seen.recoveries:
-        for start in [o for o in opened if o < last][-3:] + opened[:1]:
-            found += [last - start, (last + first) / 2 - start, first - start]
+    real = seen.recoveries[seen.waits > 2.0 * record.spread_s]  # what is mixed up in a block opens nothing
+    real = real if len(real) else seen.recoveries
+    opened = [float(record.history_s[0]), *real[:, 1]]
+    spans = [
+        (last - start, first - start)
+        for last, first in real
+        for start in [o for o in opened if o < last][-3:] + opened[:1]
+    ]
+    found = [w for low, high in spans for w in (low, (low + high) / 2, high)]
+    found += _shared(np.array(spans), record.spread_s) if spans else []
     return [w for w in [*found, *round_windows(duration_s(record))] if w > LEAST_WINDOW_S]
+
+
+def _shared(spans: Floats, spread_s: float) -> list[float]:
+    """Return points across the windows that most of these intervals have in common, and across those of all but one."""
+    low, high = spans[:, :1] - spread_s, spans[:, 1:] + spread_s
+    edges = np.unique([low, high])
+    middle = (edges[1:] + edges[:-1]) / 2
+    common = ((low < middle) & (middle < high)).sum(axis=0)
+    found: list[float] = []
+    for least in (common.max(), common.max() - 1):
+        inside = np.flatnonzero(common >= least)
+        found += np.linspace(edges[inside[0]], edges[inside[-1] + 1], ACROSS + 2)[1:-1].tolist()
+    return found
 
 
 def _log_windows(record: Record, seen: Structure) -> list[float]:
@@ -208,7 +227,7 @@ def _threshold_windows(record: Record, limit: int) -> list[float]:
     full = before >= limit
     if not (full & ~record.admitted).any():
         return []
-    gap = at[full] - record.history_s[before[full] - limit]
+    gap = at[full] - record.arrived_s[before[full] - limit]
     order = np.argsort(gap)
     gap, admitted = gap[order], record.admitted[full][order]
     wrong = np.cumsum(admitted) + np.concatenate([np.cumsum((~admitted)[::-1])[::-1][1:], [0]])

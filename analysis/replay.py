@@ -32,7 +32,7 @@ def _spent_since(record: Record, first: Ints) -> Floats:
 def sliding_log(record: Record, window_s: Floats) -> Floats:
     """Return what was spent in (t - window_s, t]."""
     start = record.at_s[None] - _column(window_s)
-    return _spent_since(record, np.searchsorted(record.history_s, start, side="right"))
+    return _spent_since(record, np.searchsorted(record.arrived_s, start, side="right"))
 
 
 def fixed_window(record: Record, window_s: Floats, phase_s: Floats) -> Floats:

@@ -32,6 +32,8 @@ CLOSEST: Final = 3  # thresholds a shape is judged with
 SCREENED: Final = 60  # shapes that pass the quick look
 HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
 BEHIND: Final = 150.0  # nats below another family's best at which a refined one is given up: none came back from there
+POOR: Final = 30.0  # nats that no limit with the right shape leaves over,
+POOR_SHARE: Final = 0.1  # and for each refusal
 ROUNDS: Final = 5  # of refinement, at most
 IDLE: Final = 2  # of them in a row that gain little end it
 LITTLE: Final = 0.3  # nats
@@ -139,6 +141,10 @@ def search(
     if ranked[0][0] < rival - 2.0 * BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
+    if family in SMOOTH and afresh and max(rival, ranked[0][0]) < _poor(record):
+        # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
+        again = table.look(_settled(record, family, proposals(record, family, seen), seen, rng))
+        ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
     if ranked[0][0] < rival - BEHIND:
         return []
     table.look(steps.rounded(family, ranked[0][1], seen))
@@ -149,6 +155,11 @@ def search(
         ends = table.ends()
         table.look([shape for end in ends for shape in steps.outwards(end, seen)])
     return _middle_first(table.hypotheses())
+
+
+def _poor(record: Record) -> float:
+    """Return the score below which a limit does not explain a record."""
+    return -POOR - POOR_SHARE * float(np.sum(~record.admitted))
 
 
 def _refined(

@@ -19,7 +19,7 @@ from analysis.infer import contradicted, infer
 from analysis.recommend import recommend
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
-from redline.second_limit import SecondLimitMet, probe_further
+from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
 from redline.verification import verify_and_lower
@@ -65,11 +65,11 @@ def calibrate(
     if run.settings is None or not options.verify:
         return run.calibration()
     told = run.inference.findings or any(found.limit.state == "random" for found in run.inference.identified)
-    met = SecondLimitMet(traffic, possible=pair is None and not told)
+    met = LimitMet(traffic, possible=pair is None and not told)
     run.verify(met)
-    if met.pair is not None:
+    if met.found:
         second = met.pair
-        run.probe(lambda: probe_further(run.prober, second))
+        run.probe(run.prober.go_on if second is None else lambda: probe_further(run.prober, second))
         run.conclude()
         if run.settings is not None:
             run.verify()
@@ -111,7 +111,7 @@ class _Run:
         supported = self.ended == "completed" and any(a.outcome == "admitted" for a in attempts)
         self.settings = recommend(self.inference, max_throttled=self.options.max_throttled) if supported else None
 
-    def verify(self, met: SecondLimitMet | None = None) -> None:
+    def verify(self, met: LimitMet | None = None) -> None:
         """Let the recommended limiter drive the traffic."""
         if self.settings is None:
             return
@@ -136,7 +136,7 @@ class _Run:
             self.settings = self.story.settings
         except BudgetEndedError:
             self.ended = "budget"
-        if contradicted(self._calls()) and (met is None or met.pair is None):
+        if contradicted(self._calls()) and (met is None or not met.found):
             self.inference = again[0] if again else self._inferred()
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began

@@ -46,6 +46,7 @@ SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has 
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 BLURRED = UNANCHORED | {"sliding_counter"}  # what arrivals blur, however long it is looked at
+ANSWER = (1.5, 0.02)  # round trips of refusals, and seconds more, after which a call without an answer has passed
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
 
 
@@ -123,10 +124,12 @@ class Knowledge:
             if best.family in BLURRED:
                 # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
                 wanted = max(wanted, 2.0 * self._spread_s() / window_s)
-        elif window_s < SHORT_S:
-            long = 2 * LONG
+            width = high - low
+        else:
+            width = 2.0 * max(high - best.rate_per_s, best.rate_per_s - low)  # the number that is told must be near all
+            long = 2 * LONG if window_s < SHORT_S else LONG
         wanted *= 1.0 if cycle < long else 3.0
-        return self.fit.certainty() > SURE and (high - low) / best.rate_per_s < wanted
+        return self.fit.certainty() > SURE and width / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
         """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
@@ -219,6 +222,8 @@ class Knowledge:
             record = self._record(h)
             moments = [forecast.first_room_s(record, o, now) for o in chosen]
             moments = [m for m in moments if math.isfinite(m)]
+            # A few at the plateau's edge expect room at once, which the refusals just seen deny.
+            moments = [m for m in moments if m > now] or moments
             if moments:
                 scale = h.window_s or 1.0 / h.rate_per_s
                 low, high = min(moments) - now, max(moments) - now
@@ -235,8 +240,12 @@ class Knowledge:
         return float(np.quantile(took, 0.1)) if took else self.latency_s
 
     def _calls(self) -> Calls:
-        answer_s = 2.0 * self._trip_s() + 0.05
-        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=answer_s))
+        now_s, answer_s = self.traffic.now_s(), 0.999 * self._answer_s()
+        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=now_s, answer_s=answer_s))
+
+    def _answer_s(self) -> float:
+        """Return how long after it was sent a call without an answer has passed: a refusal would have come back."""
+        return ANSWER[0] * self._trip_s() + ANSWER[1]
 
     def _trip_s(self) -> float:
         """Return how long a refusal takes to come back, at most."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from analysis import forecast
 from analysis.calls import ADMITTED
+from analysis.two_limits import VERIFYING
 from redline import probing
 from redline.knowledge import FIRST, SMALL, Knowledge
 
@@ -39,6 +40,8 @@ CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
 MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate
 GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
+LONGER = 2.5  # times as long is pushed where no more calls are sent than
+FEW_SENT = 15_000
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 
 
@@ -64,6 +67,16 @@ class Prober(Knowledge):
         self._baseline()
         self._first_fill()
         self._refit()
+        self._settle()
+
+    def go_on(self) -> None:
+        """Go on where a verification was the first to meet a limit on the rate: its calls are part of the record."""
+        self._refused_since(next(k for k, a in enumerate(self.traffic.attempts) if a.phase.startswith(VERIFYING)))
+        self._refit(afresh=True)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Go through cycles until all is settled, and look at the calls in flight."""
         first = self._cycles(0)
         self._concurrency_check()
         self._drain()
@@ -74,19 +87,21 @@ class Prober(Knowledge):
 
     def _cycles(self, first: int) -> int:
         """Watch a recovery, fill, fit, until all is settled or more of it is of no use; returns the cycle reached."""
-        pushed_s, cycle = 0.0, first
+        pushed_s, pushed, cycle = 0.0, 0, first
         for cycle in range(first, self.options.max_cycles):
             if self.fit.refusals == 0 or self._hopeless(cycle) or self._confirmed(cycle):
                 break
             self.note(f"cycle {cycle + 1}")
             if not self._recover():
                 break
-            began = self.traffic.now_s()
+            began, sent = self.traffic.now_s(), len(self.traffic.attempts)
             met = self._fill(cycle)
             self._refit(thorough=cycle < FIRST or cycle % FIRST == 0)
             # Pushing at the known limit on calls in flight, with no sign of a rate limit behind it.
-            pushed_s = 0.0 if self.fit.best is not None else pushed_s + self.traffic.now_s() - began
-            if not met or pushed_s > self.options.patience_s:
+            pushed_s, pushed = pushed_s + self.traffic.now_s() - began, pushed + len(self.traffic.attempts) - sent
+            if self.fit.best is not None:
+                pushed_s, pushed = 0.0, 0
+            if not met or not self._worth(pushed_s, pushed):
                 break
         return cycle
 
@@ -154,8 +169,12 @@ class Prober(Knowledge):
         return False
 
     def _patient(self, began_s: float, first: int) -> bool:
-        sent = len(self.traffic.attempts) - first
-        return self.traffic.now_s() - began_s < self.options.patience_s and sent < self.options.patience_calls
+        return self._worth(self.traffic.now_s() - began_s, len(self.traffic.attempts) - first)
+
+    def _worth(self, lasted_s: float, sent: int) -> bool:
+        """Return whether to push on: where that takes few calls a limit in a longer window is worth the time."""
+        patience_s = self.options.patience_s * (LONGER if sent < FEW_SENT else 1.0)
+        return lasted_s < patience_s and sent < self.options.patience_calls
 
     def _recover(self) -> bool:
         """Watch until a call passes again. False where nothing came back for very long."""
@@ -379,4 +398,5 @@ class Prober(Knowledge):
         return bool(times)
 
     def _let_refusals_arrive(self) -> None:
-        self.traffic.sleep_until(self.traffic.now_s() + 1.5 * self._trip_s())
+        """Wait until every call without an answer is taken for admitted: what expects the next recovery counts them."""
+        self.traffic.sleep_until(self.traffic.now_s() + self._answer_s())

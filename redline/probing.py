@@ -9,6 +9,8 @@ import numpy as np
 
 from redline.traffic import Probe
 
+FEW_POINTS = 4  # at which a recovery that is expected is looked for, at least
+
 
 def burst(
     phase: str,
@@ -88,7 +90,7 @@ def polling_times(
         times.append(at)
         at += max(first_gap_s, growth * (since_block_s + at))
     for centre, half in focus:
-        points = int(np.clip(2.0 * half / least_gap_s, 4, most_focused))
+        points = int(np.clip(2.0 * half / least_gap_s, FEW_POINTS, most_focused))
         if 2.0 * half / (points - 1) > growth * (since_block_s + max(0.0, centre - half)):
             continue  # so wide that the usual polls are closer already
         close = centre + half * np.linspace(-1.0, 1.0, points)

@@ -13,7 +13,8 @@ import numpy as np
 
 from analysis import decisions, forecast, two_limits
 from analysis.calls import SILENCE_S, Calls
-from analysis.infer import conclude_limits
+from analysis.fit import fit
+from analysis.infer import conclude_limits, met_no_rate
 from analysis.recommend import recommend
 from analysis.tokens import for_requests
 from redline import probing
@@ -76,20 +77,33 @@ class OtherProber(Prober):
 
 
 @dataclass(slots=True)
-class SecondLimitMet:
-    """Asked after a failed verification: whether what it met is a second limit. ``pair``: both, where it is."""
+class LimitMet:
+    """Asked after a failed verification: whether what it met is a limit that probing had not met.
+
+    ``first``: it is the first limit on the rate at all. ``pair``: it is a second one, and these are both.
+    """
 
     traffic: Traffic
     possible: bool = True
+    first: bool = False
     pair: Pair | None = None
 
+    @property
+    def found(self) -> bool:
+        """Whether there is more to probe for."""
+        return self.first or self.pair is not None
+
     def __call__(self) -> bool:
-        """Return whether two limits explain everything that was seen, and one does not."""
+        """Return whether a limit explains what was seen that probing says nothing of."""
         refused = sum(a.outcome == REFUSED and a.phase.startswith(two_limits.VERIFYING) for a in self.traffic.attempts)
-        if self.possible and self.pair is None and refused >= two_limits.OWN:
-            calls = Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
-            self.pair = two_limits.pair(for_requests(calls))
-        return self.pair is not None
+        if self.possible and not self.found and refused >= two_limits.OWN:
+            record = Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
+            calls = for_requests(record)
+            if met_no_rate(calls):
+                self.first = fit(calls).best is not None
+            else:
+                self.pair = two_limits.pair(calls)
+        return self.found
 
 
 def probe_further(prober: Prober, pair: Pair) -> None:
