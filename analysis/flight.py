@@ -45,8 +45,8 @@ def in_flight(calls: Calls, offsets_s: Floats) -> Flight:
     ended = np.sort(ends[sure])
     surely = started_before - np.searchsorted(ended, calls.sent_s + min(2.0 * spread, 3.2 * usual), side="right")
 
-    # What was sent after a call's own answer had come back cannot have been there before it. How late a refused call may
-    # have arrived is told by its own round trip too, where that was longer than the others'.
+    # What was sent after a call's own answer had come back cannot have been there before it. How late a refused call
+    # may have arrived is told by its own round trip too, where that was longer than the others'.
     answered = np.where(np.isfinite(calls.done_s), calls.done_s, np.inf)
     own_s = np.where(calls.throttled & np.isfinite(calls.done_s), calls.done_s - back_s, -np.inf)
     latest = np.minimum(np.maximum(calls.sent_s + spread, own_s), answered)

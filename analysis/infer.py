@@ -44,8 +44,8 @@ MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexp
 def infer(calls: Calls) -> Inference:
     """Explain a finished record and say what follows.
 
-    Phases named ``verify…`` are left out, with two exceptions. A verification that met a limit which probing had not met
-    was followed by more probes: what it spent is part of what these met. And calls that were refused although the
+    Phases named ``verify…`` are left out, with two exceptions. A verification that met a limit which probing had not
+    met was followed by more probes: what it spent is part of what these met. And calls that were refused although the
     settings kept to every limit are evidence of what probing did not see.
     """
     verifying, until = _verifying(calls)

@@ -27,6 +27,7 @@ Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,
 ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
 MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
+FEW: Final = 2.0  # calls a window at which a counter passes for a fixed window
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
 ACROSS: Final = 13  # points across what recoveries have in common
 OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
@@ -245,6 +246,8 @@ def _counters(record: Record, seen: Structure) -> list[Shape]:
     duration = duration_s(record)
     windows = [*round_windows(2 * duration), *np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)]
     shapes: list[Shape] = [(float(w), float(record.history_s[0] + f * w)) for w in windows for f in np.arange(12) / 12]
+    if seen.usual <= FEW:  # one call bars the window after its own too: a fixed window twice as long, at most moments
+        shapes += [(0.5 * window, boundary) for window, boundary in _fixed(record, seen)]
     many = max(1.0, float(seen.lumps.max(initial=1.0)))
     for first in seen.recoveries[seen.waits > record.spread_s, 1][:2]:
         shapes += [(float(w), float(first - f * w / many)) for w in windows for f in (0.3, 1.0)]

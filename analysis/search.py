@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import costed, decisions, likelihood, replay, steps
+from analysis import costed, counters, decisions, likelihood, replay, steps
 from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
@@ -45,6 +45,8 @@ SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic 
 JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one variable, has steps and gaps
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
+NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
+VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
 SETTLED: Final = 12  # and those that it hands on
 RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "sliding_counter", "token_bucket")
 
@@ -210,7 +212,24 @@ def _settled(
         moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
         moved = (place[:, None] + moves).reshape(-1, place.shape[1])
         add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
+    if family == "sliding_counter":
+        valleys = sorted(pool, key=pool.__getitem__)[:VALLEYS]
+        if 0.0 < pool[valleys[0]] < NEARLY:
+            add(_feasible(quick, valleys, seen))
     return sorted(pool, key=pool.__getitem__)[:SETTLED]
+
+
+def _feasible(quick: Record, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
+    """Return what is feasible near these shapes of a counter, with the number that suits each and the next ones."""
+    s = statistic(quick, "sliding_counter", shapes, _guess(seen))
+    thresholds = _thresholds(quick, s)
+    best = np.take_along_axis(thresholds, likelihood.overlap(quick, s, thresholds).argmin(axis=1)[:, None], axis=1)
+    return [
+        found
+        for shape, limit in zip(shapes, best[:, 0].tolist(), strict=True)
+        for n in (limit - 1.0, limit, limit + 1.0)
+        for found in counters.feasible(quick, shape, n)
+    ]
 
 
 def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:

@@ -46,10 +46,10 @@ def test_beside_them_no_limit_on_anything_else_is_invented(seed: int) -> None:
 
 
 def test_settings_for_them_hold_for_an_hour(apart: Calibration) -> None:
-    """Below what four servers let in together, above what one of them does."""
+    """Below what four servers let in together; how far below depends on how many there may be."""
     assert apart.settings is not None
     rpm = apart.settings.requests_per_minute or 0.0
-    assert 288 / 8 < rpm < 288
+    assert 288 / 20 < rpm < 288
     target = VirtualTarget(APART, np.random.default_rng(5))
     limiter = ClientLimiter(Pacing(rpm / 60.0, apart.settings.burst or 1.0, None, 3600.0, np.inf))
     now_s, sent, refused = 0.0, 0, 0
@@ -83,7 +83,6 @@ def record(verified: int, refused: int, phase: str) -> Calls:
         (300, 1, "verify-1-full", False),
         (30, 1, "verify-1-rested", True),
         (300, 4, "verify-1-full", True),
-        (300, 40, "verify-2-full", False),
         (300, 40, "fill", False),
     ],
 )
@@ -92,6 +91,11 @@ def test_a_verification_contradicts_where_chance_does_not_explain_it(
 ) -> None:
     """More than the accepted thousandth at 95 %, in the first verification: the others have lowered settings."""
     assert contradicted(record(calls, refused, phase)) is said
+
+
+def test_settings_that_were_lowered_are_not_asked_for_what_refused_them() -> None:
+    """Only the first verification since probing ended counts: the next one has other settings."""
+    assert not contradicted(record(300, 0, "verify-1-full").joined(record(300, 40, "verify-2-full")))
 
 
 def test_an_odd_window_beside_a_common_one_may_be_that_one() -> None:

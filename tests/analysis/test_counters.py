@@ -1,0 +1,54 @@
+"""The window and the boundary of a counter, solved for from a shape nearby."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis import counters, decisions, likelihood, search
+from analysis.calls import ADMITTED, REFUSED, Calls
+from mock_server import limits
+
+LIMIT, WINDOW_S, BOUNDARY_S = 40, 12.3, 4.1
+
+
+def replayed(seed: int) -> Calls:
+    """Return what a counter answers to bursts that come at random."""
+    rng = np.random.default_rng(seed)
+    at = np.sort(np.concatenate([t + rng.exponential(0.05, 40).cumsum() for t in rng.uniform(0.0, 150.0, 14)]))
+    spec = limits.SlidingCounter(LIMIT, WINDOW_S, BOUNDARY_S)
+    limiter = spec.limiter()
+    outcome = []
+    for t in at:
+        admitted = limiter.check(float(t)).admitted
+        if admitted:
+            limiter.commit(float(t))
+        outcome.append(ADMITTED if admitted else REFUSED)
+    n, nothing = len(at), np.full(len(at), np.nan)
+    return Calls(at, at + 0.1, np.array(outcome), np.ones(n), nothing, nothing, nothing, ("",) * n, ("",) * n)
+
+
+def misfit(record: decisions.Record, shape: tuple[float, ...]) -> float:
+    """Return how far answers lie on the wrong side."""
+    at = search.statistic(record, "sliding_counter", [shape], 1.0)
+    return float(likelihood.overlap(record, at, np.array([[float(LIMIT)]]))[0, 0])
+
+
+def test_a_shape_nearby_is_moved_to_what_explains_the_record() -> None:
+    """From two thousandths beside the window: nothing is left of the misfit, or of hardly any."""
+    left = []
+    for seed in range(8):
+        record = decisions.at_middle(decisions.prepare(replayed(seed), np.linspace(-0.002, 0.002, 7)))
+        start = (1.002 * WINDOW_S, BOUNDARY_S - 0.1)
+        best = min(counters.feasible(record, start, LIMIT), key=lambda shape, r=record: misfit(r, shape))
+        left.append(misfit(record, best) / misfit(record, start))
+        assert best[0] == pytest.approx(WINDOW_S, rel=0.01)
+    assert float(np.median(left)) < 0.3
+
+
+def test_nothing_is_made_of_what_tells_nothing() -> None:
+    """Where no answer depends on the window, no shape follows."""
+    at = np.arange(10.0)
+    few = Calls(at, at + 0.1, np.full(10, ADMITTED), np.ones(10), *[np.full(10, np.nan)] * 3, ("",) * 10, ("",) * 10)
+    record = decisions.at_middle(decisions.prepare(few, np.linspace(-0.002, 0.002, 7)))
+    assert counters.feasible(record, (5.0, 0.0), 1000.0) == []
