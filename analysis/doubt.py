@@ -85,7 +85,8 @@ def said(
 ) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests and the findings. ``exact``: the limit if the best edge were believed."""
     if change is not None and change.score > doubt.sharing.score + APART + APART_SHARE * abs(doubt.sharing.score):
-        return changed(change, exact.limit)
+        requests, moved = changed(change, exact.limit)
+        return requests, (*moved, *_instead(doubt))
     findings = (*_findings(doubt), *_since(doubt, change))
     agreed = () if doubt.kind == "drift" else _agreed(doubt)
     if agreed:
@@ -184,6 +185,15 @@ def _moved(change: Change, words: str) -> Finding:
     return Finding(kind="drift", value=change.after.limit / change.before.limit - 1.0, text=text)
 
 
+def _instead(doubt: Doubt) -> tuple[Finding, ...]:
+    """Return what may look like a change: others who take as much of every window, until they do not."""
+    if not doubt.shared:
+        return ()
+    share = max(doubt.sharing.others[0].slope.share, LEAST_SHARE)
+    text = f"or others on the same quota used about {share:.0%} of it in a part of the run"
+    return (Finding(kind="background", value=None, text=text),)
+
+
 def _deep(told: Finding) -> tuple[Finding, ...]:
     """Return both causes: refusals came early enough for replicas, but bursts of others may do that, too."""
     return Finding(kind="background", value=None, text=told.text), told
@@ -219,6 +229,8 @@ def _limit_of(doubt: Doubt, agreed: tuple[Shared, ...], exact: Limit) -> Limit:
     rates = [m.rate_per_s * 60.0 for each in agreed for m in doubt.sharing.near(each) if _believed(doubt, m.window_s)]
     factors = SLOPE if len(agreed) == 1 else EITHER
     low, high = factors[0] * min(rates), factors[1] * max(rates)
+    if best.window_s is None:  # what others use all the time looks like a bucket that refills so much more slowly
+        high /= 1.0 - min(max(m.slope.share for each in agreed for m in doubt.sharing.near(each)), MOST_SHARE)
     window_s = best.window_s
     common = None if window_s is None else _common(window_s)
     whole = None if common is None else float(round(best.rate_per_s * common))

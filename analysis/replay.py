@@ -16,8 +16,11 @@ import numpy as np
 from analysis import costed, decisions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from analysis.calls import Floats, Ints
     from analysis.decisions import Record
+    from analysis.proposals import Shape
 
 
 def _column(values: Floats) -> Floats:
@@ -87,6 +90,26 @@ def _anchored_row(record: Record, window_s: float, first: Ints) -> Floats:
     held = np.maximum(index, 0)
     inside = (index >= 0) & (record.at_s < opened[held] + window_s)
     return np.where(inside, _spent_since(record, first[held]), 0.0)
+
+
+def passed(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats | None:
+    """Return the part of the window that has passed at each decision, (shapes, decisions), at the first offset.
+
+    None for families that forget calls one by one: what they remember is always as long.
+    """
+    at_s = record.at_s[0]
+    if family == "fixed_window":
+        window_s, phase_s = np.array(shapes, float).T[:, :, None]
+        return np.asarray((at_s - phase_s) / window_s % 1.0)
+    if family != "anchored_window" or len(record.history_s) == 0:
+        return None
+    windows_s = np.array(shapes, float)[:, 0]
+    rows = []
+    for window_s, first in zip(windows_s, _openings(record, windows_s, limit), strict=True):
+        opened = record.history_s[first]
+        since = at_s - opened[np.maximum(np.searchsorted(opened, at_s, side="right") - 1, 0)]
+        rows.append(np.clip(since / window_s, 0.0, 1.0))
+    return np.stack(rows)
 
 
 def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:

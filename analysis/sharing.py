@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, proposals, search, slopes
+from analysis import decisions, flight, proposals, replay, search, slopes
 from analysis.fit import REFUSED_VARIANTS, server_offset
 from analysis.priors import prior_of
 from mock_server import limits
@@ -162,8 +162,9 @@ def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -
     size = max(1, BATCH // max(1, quick.at_s.size))
     for first in range(0, len(shapes), size):
         part = shapes[first : first + size]
-        for shape, row in zip(part, search.statistic(quick, family, part, guess)[:, 0], strict=True):
-            yield shape, slopes.counts(row, quick.admitted, record.n / quick.n)
+        passed = replay.passed(quick, family, part, guess)
+        for k, row in enumerate(search.statistic(quick, family, part, guess)[:, 0]):
+            yield part[k], slopes.counts(row, quick.admitted, record.n / quick.n, None if passed is None else passed[k])
 
 
 def _sampled(record: Record) -> Record:

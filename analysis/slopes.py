@@ -4,7 +4,8 @@ With s calls of ours in the limiter's memory the next one is refused with a chan
 that count apart it is the chance to meet a full one. Beside other clients it
 is the chance that they have taken what is left: groups of calls that come as a Poisson stream. So each family keeps
 its statistic and only the threshold becomes a slope, whose parameters are fitted to how many were admitted and
-refused at each value of the statistic. Pure; the unit is calls.
+refused at each value of the statistic. In a window that starts empty others have used the less, the less of it has
+passed, so decisions are told apart by that, too. Pure; the unit is calls.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ PLACES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # numbers of counters that ar
 SHARES: Final = (0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)  # parts of the limit that others may use
 GROUPS: Final = (0.0, 0.05, 0.12)  # and the size of their groups, as parts of the limit; at least one call
 BINS: Final = 100  # values of the statistic that are told apart
+PARTS: Final = 8  # and of the part of the window that has passed
 OUTLIER: Final = 0.003  # chance of an answer that has another cause
 STEPS: Final = 14  # limits that are tried with each
 FINE: Final = 0.05  # a second look goes so far to both sides of the best limit
@@ -42,20 +44,27 @@ class Slope:
     share: float = 0.0
     group: int = 1
 
-    def refused(self, held: Floats) -> Floats:
-        """Return the chance that a call is refused when ``held`` calls of ours are counted."""
+    def refused(self, held: Floats, passed: Floats | float = 1.0) -> Floats:
+        """Return the chance that a call is refused when ``held`` calls of ours are counted.
+
+        ``passed``: the part of what the limiter remembers in which others may have come.
+        """
         if self.places > 1:
             return np.asarray(np.interp(held, *_on_step(self.places, self.limit // self.places)))
         room = np.ceil(np.maximum(self.limit - held, 0.0) / self.group)
-        taken = special.gammainc(np.maximum(room, 1.0), self.share * self.limit / self.group)
+        taken = special.gammainc(np.maximum(room, 1.0), passed * self.share * self.limit / self.group)
         return np.where(room > 0, taken, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many decisions were made at each value of the statistic, and how they went."""
+    """How many decisions were made at each value of the statistic, lowest first, and how they went.
+
+    ``passed``: the part of the window that had passed by then.
+    """
 
     held: Floats
+    passed: Floats
     admitted: Floats
     refused: Floats
 
@@ -66,18 +75,25 @@ class Counts:
 
     def log_likelihood(self, slope: Slope) -> float:
         """Return how well a slope explains the decisions, in nats."""
-        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * slope.refused(self.held)
+        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * slope.refused(self.held, self.passed)
         return float(self.admitted @ np.log1p(-chance) + self.refused @ np.log(chance))
 
 
-def counts(statistic: Floats, admitted: Bools, each: float = 1.0) -> Counts:
-    """Return the decisions of one shape, by the value of its ``statistic``. ``each``: how many one stands for."""
+def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats | None = None) -> Counts:
+    """Return the decisions of one shape, by the value of its ``statistic``. ``each``: how many one stands for.
+
+    ``passed``: the part of the window that had passed at each, where that matters.
+    """
     step = max(1.0, float(statistic.max()) / BINS)
-    index = np.floor(np.maximum(statistic, 0.0) / step + 1e-9).astype(np.int64)
-    size = int(index.max()) + 1
-    held = (np.arange(size) + (0.5 if step > 1.0 else 0.0)) * step
-    passed, refused = (np.bincount(index[chosen], minlength=size) * each for chosen in (admitted, ~admitted))
-    return Counts(*(np.asarray(values, dtype=float) for values in (held, passed, refused)))
+    parts = 1 if passed is None else PARTS
+    index = np.floor(np.maximum(statistic, 0.0) / step + 1e-9).astype(np.int64) * parts
+    if passed is not None:
+        index += np.clip(passed * PARTS, 0, PARTS - 1).astype(np.int64)
+    size = (int(index.max()) // parts + 1) * parts
+    held = (np.arange(size) // parts + (0.5 if step > 1.0 else 0.0)) * step
+    part = np.ones(size) if passed is None else (np.arange(size) % PARTS + 0.5) / PARTS
+    table = np.stack([held, part, *(np.bincount(index[k], minlength=size) * each for k in (admitted, ~admitted))])
+    return Counts(*(table if passed is None else table[:, table[2:].any(axis=0)]))
 
 
 def rough(table: Counts) -> float:

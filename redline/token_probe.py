@@ -41,7 +41,8 @@ POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches th
 DOUBTFUL: Final = 4.0  # nats: a family that far behind is no longer asked
 NATS: Final = 8.0  # hypotheses this far below the best are still asked
 GRID: Final = np.concatenate([[0.0], np.linspace(0.05, 1.3, 40)])  # moments at which to measure, in windows
-SOON: Final = 0.15  # windows that may be waited for until requests have room for a look
+SOON: Final = 0.15  # windows that may be waited for until requests have room for a look,
+SOON_S: Final = 12.0  # and, where none was sent in the end, seconds
 LOOKS: Final = 3  # looks that requests or calls in flight may spoil
 
 
@@ -81,6 +82,7 @@ class TokenProbe:
         """Look, where there was no room for it so far but nearly is now, and measure what was met."""
         if not self.looked:
             self._late_look()
+            self._settle()
         if self.bound is not None:
             self._measure()
 
@@ -100,7 +102,7 @@ class TokenProbe:
         else:
             count, size = self._plan(best.limit)
             ready = self._sure_of_room_s(min(count + 1.0, best.limit))
-            if ready - self._now_s() > SOON * self._window_s():
+            if ready - self._now_s() > max(SOON * self._window_s(), SOON_S):
                 return
             self.prober.traffic.sleep_until(ready + self._spread_s())
         if count:

@@ -53,6 +53,7 @@ def test_a_clean_world_has_no_finding() -> None:
     assert low <= 240 <= high < 1.03 * low
 
 
+@pytest.mark.acceptance
 def test_others_on_the_quota_are_told_and_the_interval_is_wider() -> None:
     """With 30 % used by others in bursts, what they left over is narrowly told at most once in four: they may rest."""
     noticed = 0

@@ -67,3 +67,16 @@ def test_a_long_statistic_is_told_apart_in_steps() -> None:
     assert len(table.held) <= slopes.BINS + 1
     assert (table.admitted.sum(), table.refused.sum()) == (14_000, 6_000)
     assert table.highest == pytest.approx(7000, rel=0.02)
+
+
+def test_others_on_the_quota_have_used_little_of_a_window_that_began_just_now() -> None:
+    """A window that we fill at its start holds all the limit; what others use is told by what is refused later."""
+    rng = np.random.default_rng(3)
+    held, passed = rng.integers(0, 130, size=6000).astype(float), rng.random(6000)
+    theirs = rng.poisson(0.3 * 100 * passed)
+    table = slopes.counts(held, held + theirs < 100, passed=passed)
+    _, best = max(slopes.beside_others(table), key=lambda pair: pair[0])
+    assert best.limit == pytest.approx(100, rel=0.04)
+    assert best.share == pytest.approx(0.3, abs=0.1)
+    blind, _ = max(slopes.beside_others(slopes.counts(held, held + theirs < 100)), key=lambda pair: pair[0])
+    assert max(slopes.beside_others(table), key=lambda pair: pair[0])[0] > blind + 100.0
