@@ -54,8 +54,8 @@ def infer(calls: Calls) -> Inference:
         probed = calls.take(np.arange(until))
         if met_no_rate(calls):
             used[:until] = True
-        elif (both := pair(for_requests(probed))) is not None:
-            return _beside_both(both, probed)
+        elif (both := pair(for_requests(probed))) is not None and (told := _beside_both(both, probed)):
+            return told
     probes = calls.where(used)
     evidence, fitted, tokens = _explained(probes)
     proof = _proof(calls)
@@ -64,8 +64,8 @@ def infer(calls: Calls) -> Inference:
         _, fitted, tokens = _explained(proven)
         return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
     both = pair(evidence, fitted) if fitted.missed >= SUSPECT else None
-    if both is not None:
-        return _beside_both(both, probes)
+    if both is not None and (told := _beside_both(both, probes)):
+        return told
     return _with_tokens(conclude_limits(fitted), fitted, probes, tokens)
 
 
@@ -111,11 +111,17 @@ def _met(record: Calls) -> Bools:
     return np.asarray(sized(record) & (record.outcome == REFUSED))
 
 
-def _beside_both(both: Pair, record: Calls) -> Inference:
-    """Return what two limits on requests allow to say, and the limit on tokens beside them."""
+def _beside_both(both: Pair, record: Calls) -> Inference | None:
+    """Return what two limits on requests allow to say, and the limit on tokens beside them; None where one is in doubt.
+
+    Something else that disturbs a record is explained a little better by two limits than by one.
+    """
+    requests = conclude_both(both)
+    if any(found.limit.state != "measured" for found in requests.identified[:2]):
+        return None
     left = record.excuse(explained(record, both.long))
     tokens = fit_tokens(left, both.short) if _met(left).any() else None
-    return _with_tokens(conclude_both(both), both.short, record, tokens)
+    return _with_tokens(requests, both.short, record, tokens)
 
 
 def _with_tokens(said_so_far: Inference, requests: Fit, record: Calls, tokens: Fit | None) -> Inference:
