@@ -17,6 +17,7 @@ from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.fit import Fit, fit, server_offset
 from analysis.misfit import FEWEST
+from analysis.promises import of_the_day, with_promises
 from analysis.queueing import waits
 from analysis.result import Limit
 from analysis.search import PLATEAU
@@ -46,8 +47,13 @@ def infer(calls: Calls) -> Inference:
 
     Phases named ``verify…`` are left out, with two exceptions. A verification that met a limit which probing had not
     met was followed by more probes: what it spent is part of what these met. And calls that were refused although the
-    settings kept to every limit are evidence of what probing did not see.
+    settings kept to every limit are evidence of what probing did not see. What the server says is told beside it.
     """
+    said = _inferred(calls.set_aside(of_the_day(calls)))
+    return with_promises(said, calls, calls.where(~_verifying(calls)[0]))
+
+
+def _inferred(calls: Calls) -> Inference:
     verifying, until = _verifying(calls)
     used = ~verifying
     if verifying[:until].any():

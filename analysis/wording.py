@@ -154,7 +154,16 @@ def explanation(limit: Limit) -> str:
     told = sentence(text)
     if limit.family == "sliding_counter":
         told += f" They start {start}."
-    return told + (" Refused calls count too." if limit.counts_refused else "")
+    return told + (" Refused calls count too." if limit.counts_refused else "") + _named(limit)
+
+
+def _named(limit: Limit) -> str:
+    """Return what the server names as the limit, held against what was measured."""
+    if limit.declared_limit is None or limit.rate_per_min_ci95 is None:
+        return ""
+    low, high = limit.rate_per_min_ci95
+    verdict = "which agrees" if 0.995 * low <= limit.declared_limit <= 1.005 * high else "which is not what it enforces"
+    return f" The server names {number(limit.declared_limit)} a minute, {verdict}."
 
 
 def _start(limit: Limit) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from analysis.calls import SILENCE_S, Calls
 from analysis.infer import contradicted, infer
+from analysis.promises import of_the_day
 from analysis.recommend import recommend
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
@@ -64,7 +65,7 @@ def calibrate(
     run.conclude()
     if run.settings is None or not options.verify:
         return run.calibration()
-    told = run.inference.findings or any(found.limit.state == "random" for found in run.inference.identified)
+    told = any(finding.kind != "retry_delay" for finding in run.inference.findings)
     met = LimitMet(traffic, possible=pair is None and not told)
     run.verify(met)
     if met.found:
@@ -136,7 +137,7 @@ class _Run:
             self.settings = self.story.settings
         except BudgetEndedError:
             self.ended = "budget"
-        if contradicted(self._calls()) and (met is None or not met.found):
+        if of_the_day(self._calls()).any() or (contradicted(self._calls()) and (met is None or not met.found)):
             self.inference = again[0] if again else self._inferred()
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began

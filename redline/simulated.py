@@ -118,6 +118,7 @@ class SimulatedTraffic:
         self._max_requests = math.inf if max_requests is None else max_requests
         self._max_duration_s = math.inf if max_duration_s is None else max_duration_s
         self._spending = spending
+        self._day_over: str | None = None
 
     def now_s(self) -> float:
         """Seconds since the run's start."""
@@ -196,6 +197,8 @@ class SimulatedTraffic:
         attempt.done_s = self._now_s = answer.done_s
         attempt.status = answer.status
         attempt.error = answer.error
+        if answer.error == "daily_quota":
+            self._day_over = "the quota for the day is used up"
         attempt.server_date = answer.server_date
         attempt.output_tokens = answer.output_tokens
         self._in_flight -= 1
@@ -243,6 +246,7 @@ class SimulatedTraffic:
             used_up = f"the budget of {self._max_duration_s:g} s is used up"
         elif self._spending:
             used_up = self._spending.exceeded(now_s, what.prompt_tokens, what.output_tokens)
+        used_up = used_up or self._day_over
         if used_up:
             self._drain(watch)
             raise BudgetEndedError(used_up)

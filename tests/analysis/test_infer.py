@@ -39,7 +39,9 @@ def test_chance_is_called_so_in_dense_bursts(share: float, seed: int) -> None:
     """A refused call may have come after any that was sent within the spread: that must not look like a full bucket."""
     found = infer(bursts(share, seed))
     assert found.identified[0].limit.state == "random"
-    assert found.findings == ()
+    (finding,) = found.findings
+    assert finding.kind == "random"
+    assert finding.value == pytest.approx(share, abs=0.03)
 
 
 @pytest.mark.parametrize("seed", range(3))
