@@ -7,6 +7,7 @@ two running sums. That is looked for only where answers contradict the best sing
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -40,13 +41,17 @@ UNEXPLAINED: Final = 0.02  # share of the decisions that a change may leave over
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The limits ``before`` and ``after``, the latter from ``at_s`` on. ``gain``: nats more than one limit explains."""
+    """The limits ``before`` and ``after``, the latter from ``at_s`` on. ``gain``: nats more than one limit explains.
+
+    ``windows``: for how many of them the shorter part of the record lasts.
+    """
 
     before: Hypothesis
     after: Hypothesis
     at_s: float
     score: float
     gain: float = 0.0
+    windows: float = math.inf
 
     def particles(self) -> tuple[tuple[float, Spec], ...]:
         """Return the weighted specs: either limit may be the one that holds next."""
@@ -128,4 +133,6 @@ def _closely(record: Record, family: str, shape: Shape, prior: float, usual: flo
     if abs(after / before - 1.0) < LEAST or left > max(2.0, UNEXPLAINED * record.n):
         return one, None
     told = [search.hypothesis_of(record, family, shape, limit, float(both[at]), prior) for limit in (before, after)]
-    return one, Change(told[0], told[1], float(record.sent_s[at]), float(both[at]) + prior)
+    at_s = float(record.sent_s[at])
+    windows = min(at_s - float(record.sent_s[0]), float(record.sent_s[-1]) - at_s) / float(shape[0])
+    return one, Change(told[0], told[1], at_s, float(both[at]) + prior, windows=windows)

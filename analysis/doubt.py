@@ -37,6 +37,7 @@ AGREED: Final = 0.1  # relative difference of two rates that are told as one
 APART: Final = 8.0  # nats by which one cause must explain more than the other to be told alone,
 APART_SHARE: Final = 0.05  # and as a share of what neither explains: both are simpler than the world is
 WATCHED: Final = 1.5  # windows that a record must hold before a number is told
+LASTING: Final = 3.0  # windows for which others hardly ever take the same part of each
 SURELY: Final = 3.0  # times as much, from which on others are not told beside replicas: how they group is unknown
 EXPLAINED: Final = 0.5  # share of what chance leaves that an explanation with a number must account for
 
@@ -86,7 +87,7 @@ def said(
     """Return the limit on requests and the findings. ``exact``: the limit if the best edge were believed."""
     if change is not None and change.score > doubt.sharing.score + APART + APART_SHARE * abs(doubt.sharing.score):
         requests, moved = changed(change, exact.limit)
-        return requests, (*moved, *_instead(doubt))
+        return requests, (*moved, *_instead(doubt, change))
     findings = (*_findings(doubt), *_since(doubt, change))
     agreed = () if doubt.kind == "drift" else _agreed(doubt)
     if agreed:
@@ -185,9 +186,12 @@ def _moved(change: Change, words: str) -> Finding:
     return Finding(kind="drift", value=change.after.limit / change.before.limit - 1.0, text=text)
 
 
-def _instead(doubt: Doubt) -> tuple[Finding, ...]:
-    """Return what may look like a change: others who take as much of every window, until they do not."""
-    if not doubt.shared:
+def _instead(doubt: Doubt, change: Change) -> tuple[Finding, ...]:
+    """Return what may look like a change: others who took as much of each window before it, or after it.
+
+    They do so for a window or two; the same number in one window after another is a limit.
+    """
+    if not doubt.shared or change.windows >= LASTING:
         return ()
     share = max(doubt.sharing.others[0].slope.share, LEAST_SHARE)
     text = f"or others on the same quota used about {share:.0%} of it in a part of the run"
