@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import optimize
 
+from analysis import replay
+
 if TYPE_CHECKING:
-    from analysis.calls import Bools, Floats
+    from analysis.calls import Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape
 
 MARGINS: Final = (1.0, 1.0, 0.3, 0.3)  # spreads that each decision keeps from its bound if it can, turn by turn
 REACH: Final = 0.3  # windows from its bound within which a decision matters
-TURN: Final = 0.15  # windows by which a boundary at either end may move in one turn, at most
+TURN: Final = 0.3  # windows by which boundaries at either end of the record may move in one turn, at most
 SAME: Final = 1e-5  # relative change that ends it
 FEWEST: Final = 3  # bounds that say anything
 
@@ -45,23 +47,26 @@ def feasible(record: Record, shape: Shape, limit: float) -> list[Shape]:
 
 
 def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape | None:
-    window_s, boundary_s = shape
-    passed = (record.at_s[0] - boundary_s) / window_s
-    bound, matters = _bounds(record, shape, limit, passed)
-    matters &= np.abs(passed - bound) < REACH
+    window_s = shape[0]
+    passed, bound = _bounds(record, shape, limit)
+    matters = np.abs(passed - bound) < REACH  # where no window was before, no moment in it changes the answer
     rows = int(np.sum(matters))
     if rows < FEWEST:
         return None
     # In the unknowns a = 1 / W and b = (boundary - zero) / W: sign * (a * t - b - bound) >= margin - slack.
     zero_s = float(record.at_s[0].mean())
+    t = record.at_s[0] - zero_s
     sign = np.where(record.admitted, 1.0, -1.0)[matters]
-    t = record.at_s[0][matters] - zero_s
-    turn = min(TURN, TURN * window_s / float(np.abs(t).max()))
+    broken = np.hstack([np.column_stack([-sign * t[matters], sign]), -np.eye(rows)])
+    ends = np.array([t[0], t[-1]])
+    moved = np.hstack([np.column_stack([ends, [-1.0, -1.0]]), np.zeros((2, rows))])
     solved = optimize.linprog(
         np.concatenate([[0.0, 0.0], np.ones(rows)]),
-        A_ub=np.hstack([np.column_stack([-sign * t, sign]), -np.eye(rows)]),
-        b_ub=-sign * bound[matters] - margin_s / window_s,
-        bounds=[((1 - turn) / window_s, (1 + turn) / window_s), (None, None), *[(0.0, None)] * rows],
+        A_ub=np.vstack([broken, moved, -moved]),
+        b_ub=np.concatenate(
+            [-sign * bound[matters] - margin_s / window_s, passed[[0, -1]] + TURN, TURN - passed[[0, -1]]]
+        ),
+        bounds=[(None, None), (None, None), *[(0.0, None)] * rows],
     )
     if solved.x is None:
         return None
@@ -69,21 +74,12 @@ def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape
     return 1.0 / per_s, zero_s + offset / per_s
 
 
-def _bounds(record: Record, shape: Shape, limit: float, passed: Floats) -> tuple[Floats, Bools]:
-    """Return for each decision the windows since the boundary at which its answer changes, and whether it does."""
-    window_s, boundary_s = shape
-    number = np.floor(passed)
-    held = record.spent[record.before[0]]
-    first = np.minimum(_spent_at(record, boundary_s + number * window_s), held)
-    last = np.minimum(_spent_at(record, boundary_s + (number - 1.0) * window_s), first)
-    room, before = limit - record.cost - (held - first), first - last
+def _bounds(record: Record, shape: Shape, limit: float) -> tuple[Floats, Floats]:
+    """Return for each decision the windows since the boundary, and how many have to have passed for it to be let in."""
+    parts = replay.counted(record, *(np.array([value]) for value in shape))
+    passed, number, current, last = (part[0, 0] for part in parts)
+    room = limit - record.cost - current
     with np.errstate(divide="ignore", invalid="ignore"):
-        bound = number + 1.0 - room / before
+        bound = np.where(last > 0.0, number + 1.0 - room / last, np.where(room >= 0.0, -np.inf, np.inf))
     # One that no moment of its window explains belongs into the next, or into the one before.
-    bound = np.where(before > 0.0, bound, np.where(room >= 0.0, -np.inf, np.inf))
-    bound = np.where(record.admitted, np.minimum(bound, number + 1.0), np.maximum(bound, number))
-    return bound, np.isfinite(bound)
-
-
-def _spent_at(record: Record, at_s: Floats) -> Floats:
-    return np.asarray(record.spent[np.searchsorted(record.history_s, at_s)])
+    return passed, np.where(record.admitted, np.minimum(bound, number + 1.0), np.maximum(bound, number))

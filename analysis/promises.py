@@ -40,22 +40,27 @@ def with_promises(said: Inference, calls: Calls, probes: Calls) -> Inference:
 
     ``calls``: the whole record. ``probes``: without verifications, after which nothing is judged anew.
     """
-    identified = [replace(each, limit=_named(each.limit, probes)) for each in said.identified]
-    daily = _value(calls, of_the_day(calls))
-    if of_the_day(calls).any():
-        reason = "a refusal named this quota; no probe measures a day"
-        limit = Limit(
-            metric="requests_per_day",
-            state="declared",
-            limit=daily,
-            declared_limit=daily,
-            window="pacific_day",
-            reason=reason,
-        )
-        identified.append(Identified(limit))
-    waits, chance = _waits(probes), _chance(said, probes)
-    findings = (*said.findings, *(f for f in (waits, chance) if f is not None))
-    return replace(said, identified=tuple(identified), findings=findings)
+    identified = tuple(replace(each, limit=_named(each.limit, probes)) for each in said.identified)
+    findings = tuple(f for f in (_waits(probes), _chance(said, probes)) if f is not None)
+    return replace(said, identified=(*identified, *_daily(calls)), findings=(*said.findings, *findings))
+
+
+def _daily(calls: Calls) -> tuple[Identified, ...]:
+    """Return the quota of the day where one was met."""
+    which = of_the_day(calls)
+    if not which.any():
+        return ()
+    value = _value(calls, which)
+    reason = "a refusal named this quota; no probe measures a day"
+    limit = Limit(
+        metric="requests_per_day",
+        state="declared",
+        limit=value,
+        declared_limit=value,
+        window="pacific_day",
+        reason=reason,
+    )
+    return (Identified(limit),)
 
 
 def _named(limit: Limit, calls: Calls) -> Limit:

@@ -147,13 +147,19 @@ def _openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
 
 def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats:
     """Return this aligned window's spending plus the last one's times the part of it that still overlaps."""
+    passed, number, current, last = counted(record, window_s, phase_s)
+    return np.asarray(current + last * (1.0 - (passed - number)))
+
+
+def counted(record: Record, window_s: Floats, phase_s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return (windows since ``phase_s``, whole ones of them, this one's spending, the last one's)."""
     window, phase = _column(window_s), _column(phase_s)
     passed = (record.at_s - phase) / window
     number = np.floor(passed)
     held = record.spent[record.before]
     first = np.minimum(_spent_at(record, number, window, phase), held)
     last = np.minimum(_spent_at(record, number - 1.0, window, phase), first)
-    return np.asarray(held - first + (first - last) * (1.0 - (passed - number)))
+    return passed, number, held - first, first - last
 
 
 def bucket_level(record: Record, rate_per_s: Floats) -> Floats:

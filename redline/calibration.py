@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from analysis.calls import SILENCE_S, Calls
 from analysis.infer import contradicted, infer
 from analysis.promises import of_the_day
@@ -137,10 +139,19 @@ class _Run:
             self.settings = self.story.settings
         except BudgetEndedError:
             self.ended = "budget"
-        if of_the_day(self._calls()).any() or (contradicted(self._calls()) and (met is None or not met.found)):
+        if of_the_day(self._calls()).any():
+            self._keep_to_the_day()
+        elif contradicted(self._calls()) and (met is None or not met.found):
             self.inference = again[0] if again else self._inferred()
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
+
+    def _keep_to_the_day(self) -> None:
+        """Add the quota of the day that the verification met to what is told and to the settings."""
+        self.inference = self._inferred()
+        if self.settings is not None:
+            per_day = recommend(self.inference, max_throttled=self.options.max_throttled).requests_per_day
+            self.settings = msgspec.structs.replace(self.settings, requests_per_day=per_day)
 
     def _inferred(self) -> Inference:
         """Explain the record so far, by the function that `redline analyze` applies later: both say the same."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from analysis import counters, decisions, likelihood, search
 from analysis.calls import ADMITTED, REFUSED, Calls
@@ -34,16 +33,30 @@ def misfit(record: decisions.Record, shape: tuple[float, ...]) -> float:
     return float(likelihood.overlap(record, at, np.array([[float(LIMIT)]]))[0, 0])
 
 
-def test_a_shape_nearby_is_moved_to_what_explains_the_record() -> None:
-    """From two thousandths beside the window: nothing is left of the misfit, or of hardly any."""
-    left = []
-    for seed in range(8):
+def solved(beside: float) -> tuple[list[float], list[float]]:
+    """Return for twelve records (part of the misfit that is left, relative error of the window) from a start nearby."""
+    left, off = [], []
+    for seed in range(12):
         record = decisions.at_middle(decisions.prepare(replayed(seed), np.linspace(-0.002, 0.002, 7)))
-        start = (1.002 * WINDOW_S, BOUNDARY_S - 0.1)
+        start = (beside * WINDOW_S, BOUNDARY_S)
         best = min(counters.feasible(record, start, LIMIT), key=lambda shape, r=record: misfit(r, shape))
         left.append(misfit(record, best) / misfit(record, start))
-        assert best[0] == pytest.approx(WINDOW_S, rel=0.01)
-    assert float(np.median(left)) < 0.3
+        off.append(abs(best[0] / WINDOW_S - 1.0))
+    return left, off
+
+
+def test_a_shape_nearby_is_moved_to_what_explains_the_record() -> None:
+    """From a window one per cent too short, of most records nothing that matters is left of misfit or error."""
+    left, off = solved(0.99)
+    assert float(np.median(left)) < 0.02
+    assert float(np.median(off)) < 0.0005
+
+
+def test_from_a_window_too_long_it_gets_nearer_at_least() -> None:
+    """There it often ends between: which is why it starts from several shapes, on either side."""
+    left, off = solved(1.01)
+    assert float(np.median(left)) < 0.6
+    assert float(np.median(off)) < 0.005
 
 
 def test_nothing_is_made_of_what_tells_nothing() -> None:

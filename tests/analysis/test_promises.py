@@ -43,6 +43,9 @@ def test_a_quota_of_the_day_is_declared_and_spoils_nothing() -> None:
     assert found.ended == "budget"
     assert (told["requests"].state, told["requests"].rate_per_min) == ("measured", 120.0)
     assert (told["requests_per_day"].state, told["requests_per_day"].limit) == ("declared", 150.0)
+    assert found.settings is not None
+    assert found.settings.requests_per_day == 150.0
+    assert (found.settings.requests_per_minute or 0.0) > 115.0
     again = infer(Calls.from_attempts(traffic.attempts))
     assert {x.limit.metric for x in again.identified} == set(told)
     assert sum(a.quota_id == PER_DAY for a in traffic.attempts) < 40
