@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MARGINS: Final = (1.0, 1.0, 0.3, 0.3)  # spreads that each decision keeps from its bound if it can, turn by turn
 REACH: Final = 0.3  # windows from its bound within which a decision matters
-TURN: Final = 0.3  # windows by which boundaries at either end of the record may move in one turn, at most
+TURN: Final = 0.3  # windows by which boundaries at either end of the record, and a window's own end, may move a turn
 SAME: Final = 1e-5  # relative change that ends it
 FEWEST: Final = 3  # bounds that say anything
 
@@ -66,7 +66,7 @@ def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape
         b_ub=np.concatenate(
             [-sign * bound[matters] - margin_s / window_s, passed[[0, -1]] + TURN, TURN - passed[[0, -1]]]
         ),
-        bounds=[(None, None), (None, None), *[(0.0, None)] * rows],
+        bounds=[((1.0 - TURN) / window_s, (1.0 + TURN) / window_s), (None, None), *[(0.0, None)] * rows],
     )
     if solved.x is None:
         return None

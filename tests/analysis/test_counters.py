@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis import counters, decisions, likelihood, search
 from analysis.calls import ADMITTED, REFUSED, Calls
@@ -65,3 +67,26 @@ def test_nothing_is_made_of_what_tells_nothing() -> None:
     few = Calls(at, at + 0.1, np.full(10, ADMITTED), np.ones(10), *[np.full(10, np.nan)] * 3, ("",) * 10, ("",) * 10)
     record = decisions.at_middle(decisions.prepare(few, np.linspace(-0.002, 0.002, 7)))
     assert counters.feasible(record, (5.0, 0.0), 1000.0) == []
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.0, 20.0), st.booleans()), min_size=2, max_size=40),
+    st.floats(0.3, 60.0),
+    st.floats(0.0, 60.0),
+    st.integers(1, 30),
+)
+def test_every_record_has_an_answer(
+    calls: list[tuple[float, bool]], window_s: float, boundary_s: float, n: int
+) -> None:
+    """However short the record is beside the window: what is returned is a window that is not far off, or nothing."""
+    at, passed = (np.array(column) for column in zip(*sorted(calls), strict=True))
+    nothing = np.full(len(at), np.nan)
+    outcome = np.where(passed, ADMITTED, REFUSED)
+    words = ("",) * len(at)
+    made = Calls(at, at + 0.1, outcome, np.ones(len(at)), nothing, nothing, nothing, words, words)
+    record = decisions.at_middle(decisions.prepare(made, np.linspace(-0.02, 0.02, 7)))
+    previous = window_s
+    for moved_s, moved_to_s in counters.feasible(record, (window_s, boundary_s), float(n)):
+        assert np.isfinite(moved_to_s)
+        assert previous / 1.4 < moved_s < previous * 1.5
+        previous = moved_s
