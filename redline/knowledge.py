@@ -15,9 +15,9 @@ import numpy as np
 from analysis import decisions, flight, forecast, proposals
 from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.chance import by_chance
+from analysis.conclude import UNANCHORED, near, rate_interval
 from analysis.doubt import COMMON_WINDOWS_S
 from analysis.fit import Fit, fit, server_offset
-from analysis.infer import UNANCHORED, near, rate_interval
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests

@@ -13,8 +13,9 @@ import numpy as np
 
 from analysis import decisions, forecast, two_limits
 from analysis.calls import SILENCE_S, Calls
+from analysis.conclude import conclude_limits
 from analysis.fit import fit
-from analysis.infer import conclude_limits, met_no_rate
+from analysis.infer import met_no_rate
 from analysis.recommend import recommend
 from analysis.tokens import for_requests
 from redline import probing

@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import decisions, forecast
 from analysis.calls import Calls
-from analysis.infer import rate_interval
+from analysis.conclude import rate_interval
 from analysis.tokens import PHASE, explained, fit_tokens
 from redline import probing
 from redline.budget import LOOK_SHARE

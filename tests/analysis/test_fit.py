@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from analysis import decisions, proposals, search
 from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
+from analysis.conclude import conclude_limits
 from analysis.fit import fit
-from analysis.infer import conclude_limits
 
 CALL = st.tuples(
     st.floats(0.0, 20.0),  # seconds since the one before
