@@ -10,24 +10,17 @@ hypotheses disagree most on what is left.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from analysis import decisions, forecast
-from analysis.calls import Calls
+from analysis import forecast
 from analysis.conclude import rate_interval
-from analysis.tokens import PHASE, explained, fit_tokens
+from analysis.tokens import PHASE, explained
 from redline import probing
 from redline.budget import LOOK_SHARE
-
-if TYPE_CHECKING:
-    from analysis.calls import Floats
-    from analysis.fit import Fit
-    from analysis.search import Hypothesis
-    from redline.prober import Prober
-    from redline.traffic import Attempt
+from redline.token_calls import NATS, TokenCalls
 
 PER_REQUEST: Final = 4000.0  # tokens for each admitted call up to which a limit is looked for
 LARGEST_PROMPT: Final = 120_000  # tokens: what every current model takes
@@ -37,9 +30,6 @@ CYCLES: Final = 8
 ENOUGH: Final = 0.016  # relative width of the interval of the rate that is asked for
 RESOLUTION: Final = 300.0  # parts of the limit that what is left is measured to
 MOST_STEPS: Final = 24
-POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches the recovery
-DOUBTFUL: Final = 4.0  # nats: a family that far behind is no longer asked
-NATS: Final = 8.0  # hypotheses this far below the best are still asked
 GRID: Final = np.concatenate([[0.0], np.linspace(0.05, 1.3, 40)])  # moments at which to measure, in windows
 SOON: Final = 0.15  # windows that may be waited for until requests have room for a look,
 SOON_S: Final = 12.0  # and, where none was sent in the end, seconds
@@ -47,25 +37,11 @@ LOOKS: Final = 3  # looks that requests or calls in flight may spoil
 
 
 @dataclass(slots=True)
-class TokenProbe:
-    """Looks for a limit on input tokens and measures it. ``budget``: tokens that it may send in all."""
+class TokenProbe(TokenCalls):
+    """Looks for a limit on input tokens and measures it."""
 
-    prober: Prober
-    budget: int
     looks: int = 0
     looked: bool = False
-    bound: int | None = None  # tokens that did not pass together although requests had room
-    counting: bool = False  # whether refused calls seem to count
-    spent: int = 0
-    tokens: Fit | None = None
-    _base: Calls | None = None
-    _known: int = 0
-    _rng: np.random.Generator = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._rng = np.random.default_rng((self.prober.options.seed, 1))
-
-    # --------------------------------------------------------------------------------------------- the look
 
     def look(self) -> None:
         """Send large prompts if there is room for them by now: the plan calls this before each fill."""
@@ -82,8 +58,9 @@ class TokenProbe:
         """Look, where there was no room for it so far but nearly is now, and measure what was met."""
         if not self.looked:
             self._late_look()
-            self._settle()
-        if self.bound is not None:
+        if self.bound is None:
+            self._settle()  # the answer to the last look
+        else:
             self._measure()
 
     def _plan(self, per_window: float) -> tuple[int, int]:
@@ -136,8 +113,6 @@ class TokenProbe:
             probing.watch(times, admit_after_s=self._patience_s(), cap=self.prober.cap, phase=PHASE)
         )
 
-    # ---------------------------------------------------------------------------------------- the measurement
-
     def _measure(self) -> None:
         self._settle()
         for cycle in range(CYCLES):
@@ -154,14 +129,6 @@ class TokenProbe:
             if self._settled():
                 break
         self._settle()
-
-    def _settle(self) -> None:
-        """Let all answers arrive, and keep what is known so far as arrays."""
-        until = self._now_s() + 4.0 * self._latency_s()
-        attempts = self.prober.traffic.attempts
-        while self._now_s() < until and any(a.status is None for a in attempts[self._known :]):
-            self.prober.traffic.sleep_until(self._now_s() + 0.25)
-        self._base, self._known = Calls.from_attempts(attempts), len(attempts)
 
     def _await_moment(self, cycle: int) -> None:
         """Rest at first; later wait for the moment at which the hypotheses differ most on what is left."""
@@ -261,11 +228,6 @@ class TokenProbe:
         low, high = rate_interval(found)
         return (high - low) / found.best.rate_per_s < ENOUGH and not self._family_open()
 
-    def _family_open(self) -> bool:
-        """Return whether another family explains the sized calls nearly as well."""
-        leaders = self.tokens.leaders() if self.tokens else []
-        return len(leaders) > 1 and leaders[1].score > leaders[0].score - DOUBTFUL
-
     def _recovered(self) -> int:
         """Return how often a refused size passed later."""
         back, most = 0, math.inf
@@ -277,134 +239,3 @@ class TokenProbe:
             elif a.prompt_tokens >= most:
                 back, most = back + 1, math.inf
         return back
-
-    # ------------------------------------------------------------------------------------------------- calls
-
-    def _ask(self, size: int, *, wait: bool = True) -> bool:
-        """Send one call of this size once requests have room; returns whether it passed."""
-        traffic = self.prober.traffic
-        if wait:
-            self._await_requests()
-        report = traffic.run(probing.burst(PHASE, 1, rate_per_s=1.0, tokens=size))
-        attempt = traffic.attempts[report.first]
-        until = self._now_s() + self._patience_s()
-        while attempt.status is None and self._now_s() < until:
-            traffic.sleep_until(min(until, self._now_s() + 0.25 * self._patience_s()))
-        passed = attempt.status != 429  # noqa: PLR2004 - HTTP's number
-        self.spent += size * passed
-        return passed
-
-    def _await_requests(self) -> None:
-        """Wait until the limits on requests and on calls in flight let a call pass."""
-        traffic, cap = self.prober.traffic, self.prober.cap
-        recent = self._recent()
-        until = self._now_s() + 10.0 * self._latency_s()
-        while cap is not None and self._now_s() < until and sum(a.status is None for a in recent) >= cap:
-            traffic.sleep_until(self._now_s() + 0.02)
-        best = self.prober.fit.best
-        if best is None:
-            return
-        now = self._now_s()
-        ready = forecast.first_room_s(self._history(best), best, now, need=min(2.0, best.limit))
-        if now < ready < math.inf:
-            traffic.sleep_until(ready + 2.0 * self._spread_s() + 0.002 * self._window_s())
-
-    def _recent(self) -> list[Attempt]:
-        return self.prober.traffic.attempts[max(0, self._known - 1000) :]
-
-    # ------------------------------------------------------------------------------------- what is known
-
-    def _refit(self) -> None:
-        warm = self.tokens.hypotheses[:20] if self.tokens else ()
-        self.tokens = fit_tokens(self._calls(), self.prober.fit, warm)
-
-    def _calls(self) -> Calls:
-        attempts = self.prober.traffic.attempts
-        if self._base is None:
-            return Calls.from_attempts(attempts, now_s=self._now_s(), answer_s=self._patience_s())
-        new = Calls.from_attempts(attempts[self._known :], now_s=self._now_s(), answer_s=self._patience_s())
-        return self._base.joined(new)
-
-    def _history(self, h: Hypothesis, *, tokens: bool = False) -> decisions.Record:
-        calls = self._calls()
-        return decisions.prepare(
-            calls,
-            self.prober.fit.offsets_s,
-            tokens=tokens,
-            counts_refused=h.counts_refused,
-            counts_other=h.counts_other,
-            excused=np.ones(len(calls), bool),
-            thin=False,
-        )
-
-    def _token_history(self, h: Hypothesis) -> decisions.Record:
-        return self._history(h, tokens=True)
-
-    def _sure_of_room_s(self, need: float) -> float:
-        """Return when all likely hypotheses on requests are sure of this room; inf beyond three windows."""
-        now, likely = self._now_s(), _likely(self.prober.fit, 20)
-        histories = {c: self._history(h) for h in likely for c in [(h.counts_refused, h.counts_other)]}
-        return max(
-            forecast.first_room_s(histories[h.counts_refused, h.counts_other], h, now, min(need, h.limit))
-            for h in likely
-        )
-
-    def _alive(self) -> list[Hypothesis]:
-        """Return the token hypotheses that are still likely, spread over what they differ in."""
-        return _likely(self.tokens, 60) if self.tokens and self.tokens.hypotheses else []
-
-    def _rooms(self, at_s: Floats) -> tuple[Floats, float]:
-        """Return the tokens, (hypotheses, moments), that the likely hypotheses expect to be left, and the limit."""
-        alive = self._alive()
-        if not alive:
-            return np.zeros((0, len(at_s))), float(self.bound or 1)
-        histories = {c: self._token_history(h) for h in alive for c in [h.counts_refused]}
-        rooms = [np.clip(forecast.room(histories[h.counts_refused], h, at_s), 0.0, None) for h in alive]
-        return np.stack(rooms), alive[0].limit
-
-    def _counts_refused(self) -> bool:
-        best = self.tokens.best if self.tokens else None
-        return best.counts_refused if best else self.counting
-
-    def _poll_size(self) -> int:
-        if self._counts_refused():
-            return 1
-        best = self.tokens.best if self.tokens else None
-        return max(1, int((best.limit if best else float(self.bound or 1)) / POLL_SHARE))
-
-    def _window_s(self) -> float:
-        """Return the leading window of the limit on requests, out of no proportion to what was seen so far."""
-        return 10.0 if self.prober.fit.best is None else self.prober.window_guess_s()
-
-    def _memory_s(self) -> float:
-        """Return for how long a limit of the kind that requests have remembers a call."""
-        best = self.prober.fit.best
-        return self._window_s() * (2.0 if best is not None and best.family == "sliding_counter" else 1.0)
-
-    def _token_window_s(self) -> float:
-        best = self.tokens.best if self.tokens else None
-        return self._window_s() if best is None else best.window_s or best.limit / best.rate_per_s
-
-    def _now_s(self) -> float:
-        return self.prober.traffic.now_s()
-
-    def _spread_s(self) -> float:
-        return float(self.prober.fit.offsets_s[-1])
-
-    def _latency_s(self) -> float:
-        took = [a.done_s - a.sent_s for a in self._recent()[-200:] if a.status == 200]  # noqa: PLR2004
-        return float(np.mean(took)) if took else self.prober.latency_s
-
-    def _patience_s(self) -> float:
-        """Return for how long a call may be out before silence says that it passed."""
-        trips = [a.done_s - a.sent_s for a in self._recent()[-400:] if a.status == 429]  # noqa: PLR2004
-        trip = float(np.quantile(trips, 0.98)) if len(trips) > 2 else min(self._latency_s(), 0.4)  # noqa: PLR2004
-        return 1.5 * trip + 0.02
-
-
-def _likely(fitted: Fit, most: int) -> list[Hypothesis]:
-    """Return the best hypothesis, and about as many others that are likely, spread over what they differ in."""
-    top = fitted.hypotheses[0]
-    likely = [h for h in fitted.hypotheses if h.score > top.score - NATS]
-    likely.sort(key=lambda h: (h.family, h.rate_per_s))
-    return [top, *likely[:: max(1, len(likely) // most)], likely[-1]]

@@ -1,0 +1,203 @@
+"""What a plan is made of: sending until refused, watching a recovery, waiting until it is worth sending again.
+
+Each move is chosen by what is known (`redline.knowledge`); which comes next is the plan's affair (`redline.prober`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis import forecast
+from analysis.calls import ADMITTED
+from redline import probing
+from redline.knowledge import Knowledge
+
+if TYPE_CHECKING:
+    from redline.traffic import ProbeReport
+
+FOCUSED = 12  # polls around a recovery that is expected
+GROWTH = 0.25  # of the gaps between polls, as a share of the wait so far, while nothing is known of the window
+FINER = 0.13  # and after the first recovery
+LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and what polling at growing gaps may miss
+USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
+ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
+LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
+DRIBBLE = 0.1  # of the limit: less came back at once
+CLEAR = 0.06  # relative difference of two expectations that one fill decides
+GATHERED = 0.3  # of the limit is waited for then
+MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate
+GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
+LONGER = 2.5  # times as long is pushed where no more calls are sent than
+FEW_SENT = 15_000
+
+
+@dataclass(slots=True)
+class Moves(Knowledge):
+    """The moves, and what they leave for the next one."""
+
+    blocked_s: float = math.nan  # when the rate limit was last seen to refuse
+    parted: bool = False  # whether the last fill came in two lumps
+    passing: bool = False  # whether the last recovery was let pass unseen
+    rng: np.random.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.options.seed)
+
+    def _burst(self, phase: str, n: int) -> ProbeReport:
+        rate = self.options.max_rate_per_s
+        return self.traffic.run(probing.burst(phase, n, rate_per_s=rate, stop_refused=ENOUGH_REFUSED))
+
+    def _send(self, phase: str, n: int) -> ProbeReport:
+        """Send ``n`` calls: at once, or as fast as the known limit on calls in flight allows."""
+        if self.cap is None or n <= self.cap // 2:
+            return self._burst(phase, n)
+        duration = min(self.options.patience_s, 1.2 * n * self._mean_latency_s() / self.cap + 0.5)
+        rate = self.options.max_rate_per_s
+        return self.traffic.run(probing.stream(phase, rate_per_s=rate, duration_s=duration, cap=self.cap, most=n))
+
+    def _push(self, expected: int) -> bool:
+        """Send what is expected to pass and a little more, then bursts that double. False: never refused."""
+        size = min(max(1, math.ceil(expected * 1.03)) + 1, self.options.patience_calls)
+        began, first = self.traffic.now_s(), len(self.traffic.attempts)
+        while self._patient(began, first):
+            report = self._send("fill", size)
+            self.traffic.sleep_until(report.ended_s + self._trip_s())
+            if self._refused_since(report.first):
+                self._let_refusals_arrive()
+                return True
+            size = min(max(2, size * 2), 2000)
+        return False
+
+    def _stream(self) -> bool:
+        """Send steadily until refused; False where nothing was for as long as we are patient."""
+        cap = self.cap or self.options.max_in_flight
+        began = self.traffic.now_s()
+        first = len(self.traffic.attempts)
+        while self._patient(began, first):
+            probe = probing.stream("fill", rate_per_s=self.options.max_rate_per_s, duration_s=10.0, cap=cap)
+            report = self.traffic.run(probe)
+            if self._refused_since(report.first):
+                self._let_refusals_arrive()
+                return True
+        return False
+
+    def _patient(self, began_s: float, first: int) -> bool:
+        return self._worth(self.traffic.now_s() - began_s, len(self.traffic.attempts) - first)
+
+    def _worth(self, lasted_s: float, sent: int) -> bool:
+        """Return whether to push on: where that takes few calls a limit in a longer window is worth the time."""
+        patience_s = self.options.patience_s * (LONGER if sent < FEW_SENT else 1.0)
+        return lasted_s < patience_s and sent < self.options.patience_calls
+
+    def _refused_since(self, first: int) -> bool:
+        times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number
+        if times:
+            self.blocked_s = times[0]
+        return bool(times)
+
+    def _let_refusals_arrive(self) -> None:
+        """Wait until every call without an answer is taken for admitted: what expects the next recovery counts them."""
+        self.traffic.sleep_until(self.traffic.now_s() + self._answer_s())
+
+    def _drain(self) -> None:
+        """Let the answers arrive, for as long as answers have taken so far."""
+        took = [a.done_s - a.sent_s for a in self.traffic.attempts if a.status == 200]  # noqa: PLR2004
+        until = self.traffic.now_s() + 1.5 * max(took, default=self.latency_s)
+        while self.traffic.now_s() < until and any(a.status is None for a in self.traffic.attempts):
+            self.traffic.sleep_until(min(until, self.traffic.now_s() + 0.25))
+
+    def _recover(self) -> bool:
+        """Watch until a call passes again. False where nothing came back for very long."""
+        # Where two lumps were sent, their recovery is watched, unless it would be the same for all that are left.
+        telling = self.parted and bool(self._alike() & GRADUAL)
+        self.passing = not self.passing and not telling and self._alignment_in_doubt()
+        if self.passing:
+            self._pass_over()
+            return True
+        rested_s = self._rested_s()
+        if rested_s is not None:
+            self.traffic.sleep_until(rested_s)
+            return True
+        now = self.traffic.now_s()
+        since = now - self.blocked_s
+        focus = self._focus(now)
+        best = self.fit.best
+        few = best is not None and best.counts_refused and self._recoveries() > 0
+        if few and focus:
+            # Each refused poll counts as well: none before a recovery can be expected, and few then.
+            now = max(now, now + min(centre - half for centre, half in focus))
+            since, focus = since + now - self.traffic.now_s(), [(c - now + self.traffic.now_s(), h) for c, h in focus]
+            self.traffic.sleep_until(now)
+        passed = bool(np.any(self.fit.calls.outcome == ADMITTED))
+        patience_s = LONGEST_WINDOW_S if passed else USED_UP_S
+        longest = max([6.0 * (now - self.traffic.attempts[0].sent_s), patience_s, *(2 * c + h for c, h in focus)])
+        times = probing.polling_times(
+            since,
+            min(longest, 5400.0),
+            focus,
+            first_gap_s=max(0.03, 0.5 * self._trip_s()),
+            growth=GROWTH if self._recoveries() == 0 else FINER,
+            least_gap_s=max(0.003, self._spread_s()),
+            most_focused=max(2, int(best.limit) // 3) if few and best else FOCUSED if self._recoveries() else 4,
+        )
+        report = self.traffic.run(probing.watch(times, admit_after_s=self._answer_s(), cap=self.cap))
+        return report.reason == "admitted"
+
+    def _rested_s(self) -> float | None:
+        """Return until when a pause tells more than polling would; None where polling does.
+
+        A counter that is known but for its later windows needs time, not calls. A limit that gives back call by call
+        is measured by what has gathered after a while.
+        """
+        best = self.fit.best
+        if best is None or best.limit < LUMP or self._recoveries() < 2:  # noqa: PLR2004 - nothing to count on yet
+            return None
+        now = self.traffic.now_s()
+        if best.family == "sliding_counter" and self._narrow(0):
+            return max(now, self.traffic.attempts[0].sent_s + self._needed_s(best)) + 0.1 * self.window_guess_s()
+        bucket = best.window_s is None
+        if best.counts_refused or (not bucket and self._given_back(best) >= DRIBBLE * best.limit):
+            return None
+        share = MORE_GATHERED if bucket else GATHERED
+        ready_s = forecast.first_room_s(self._record(best), best, now, need=share * best.limit)
+        return ready_s if now < ready_s < now + 1.5 * self.window_guess_s() else None
+
+    def _pass_over(self) -> None:
+        """Let the recovery pass unseen and go on at a random moment after it."""
+        now = self.traffic.now_s()
+        best = self.fit.hypotheses[0]
+        ready = forecast.first_room_s(self._record(best), best, now)
+        ready = ready if ready - now < 2.0 * self.window_guess_s() else now
+        self.traffic.sleep_until(max(now, ready) + self.window_guess_s() * self.rng.uniform(0.15, 0.6))
+
+    def _rest_until_they_differ(self) -> None:
+        """Wait while the leading hypotheses agree on what would pass now, until they do not."""
+        if not self._in_doubt():
+            return
+        now = self.traffic.now_s()
+        span = 1.2 * self.window_guess_s()
+        ahead = now + np.concatenate([[0.0], np.geomspace(0.02, 1.0, 24) * span])
+        rooms = self._rooms(ahead)
+        if len(rooms) < 2:  # noqa: PLR2004 - nobody to disagree with
+            return
+        apart = rooms.max(axis=0) - rooms.min(axis=0)
+        clear = apart >= np.maximum(1.0, CLEAR * rooms.max(axis=0))
+        if clear.any():
+            self.traffic.sleep_until(float(ahead[int(np.argmax(clear))]))
+
+    def _rested_for(self, size: int) -> bool:
+        """Wait until nothing is in flight and the rate limit has room."""
+        self._drain()
+        best = self.fit.best
+        if best is None:
+            return True
+        record = self._record(best)
+        ready = forecast.first_room_s(record, best, self.traffic.now_s(), need=min(size, best.limit))
+        if ready - self.traffic.now_s() > 2.0 * self.window_guess_s():
+            return False
+        self.traffic.sleep_until(ready + 0.02 * self.window_guess_s())
+        return True
