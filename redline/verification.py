@@ -124,7 +124,7 @@ def verify(
         pacing = pacing_for(settings, inference, duration_s / 2.0, phase_name(attempt, start), start_s)
         traffic.pace(pacing)
         start_s = _refilled_at_s(traffic, pacing)
-        if _hopeless([a.outcome for a in traffic.attempts[first:]]):
+        if _hopeless([a.outcome for a in traffic.attempts[first:]], accepted_share(settings, inference)):
             break
     return judge_attempts(traffic.attempts[first:], inference, settings, attempt)
 
@@ -144,10 +144,11 @@ def _a_minute_s(traffic: Traffic, inference: Inference, settings: Settings) -> f
     return float(lasts_s[np.argmax(seen >= MINUTE_SEEN * rpm)])
 
 
-def _hopeless(outcomes: list[str]) -> bool:
-    """Return whether so many calls were refused that the second start could change nothing."""
+def _hopeless(outcomes: list[str], accepted: float) -> bool:
+    """Return whether more calls were refused than are accepted, and so many that another start changes nothing."""
     refused = outcomes.count(REFUSED)
-    return refused >= HOPELESS_FROM and clopper_pearson(refused, len(outcomes))[0] > HOPELESS_SHARE
+    most = max(HOPELESS_SHARE, accepted)
+    return refused >= HOPELESS_FROM and clopper_pearson(refused, len(outcomes))[0] > most
 
 
 def verify_and_lower(

@@ -30,7 +30,7 @@ class Warn(enum.Enum):
     )
     BUDGET_ENDED = (
         "a budget ended the run before a conclusion; the verdict says what was learnt until then",
-        "a larger --max-requests or --max-duration takes it further",
+        "a larger --max-requests or --max-duration takes it further; a quota of the day has to come back first",
     )
 
 

@@ -80,3 +80,18 @@ def test_no_wait_named_is_no_finding() -> None:
     """Neither is one that was named before a recovery or two."""
     assert not [f for f in infer(blocks(math.nan, 20.0, 8)).findings if f.kind == "retry_delay"]
     assert not [f for f in infer(blocks(20.0, 20.0, 2)).findings if f.kind == "retry_delay"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_refusals_by_chance_are_allowed_for(seed: int) -> None:
+    """A tenth of all calls is refused at any rate: the share is told, no rate invented, and the verification passes."""
+    world = World((VirtualLimit("requests", limits.Random(0.1)),), Network(0.01, 0.01), Service(0.4, 0.2))
+    found = calibrate(SimulatedTraffic(world, seed=seed, max_requests=8_000), CalibrationOptions(seed=seed))
+    (finding,) = found.inference.findings
+    assert finding.kind == "random"
+    assert finding.ci95 is not None
+    assert finding.ci95[0] < 0.1 < finding.ci95[1]
+    assert found.settings is not None
+    assert found.settings.requests_per_minute is None
+    assert found.verification is not None
+    assert found.verification.passed

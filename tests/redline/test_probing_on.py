@@ -11,31 +11,35 @@ from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.simulated import SimulatedTraffic
 
-PLACES, RATE = 2, limits.SlidingLog(60, 20.0)
+PLACES = 2
+RATES = (limits.FixedWindow(60, 20.0), limits.AnchoredWindow(60, 20.0), limits.SlidingLog(60, 20.0))
+
+Calibrated = tuple[str, Calibration, SimulatedTraffic]
 
 
-@pytest.fixture(scope="module")
-def calibrated() -> tuple[Calibration, SimulatedTraffic]:
+@pytest.fixture(scope="module", params=RATES, ids=[rate.family for rate in RATES])
+def calibrated(request: pytest.FixtureRequest) -> Calibrated:
     """Calibrate behind few places with so little patience that no push is long enough to meet the rate."""
     world = World(
-        (VirtualLimit("concurrency", limits.Concurrency(PLACES)), VirtualLimit("requests", RATE)),
+        (VirtualLimit("concurrency", limits.Concurrency(PLACES)), VirtualLimit("requests", request.param)),
         Network(0.01, 0.004),
         Service(0.4, 0.2),
     )
     traffic = SimulatedTraffic(world, seed=2, max_requests=20_000)
-    return calibrate(traffic, CalibrationOptions(seed=2, patience_s=2.0)), traffic
+    found = calibrate(traffic, CalibrationOptions(seed=2, patience_s=2.0))
+    return request.param.family, found, traffic
 
 
-def test_probing_had_not_met_it(calibrated: tuple[Calibration, SimulatedTraffic]) -> None:
+def test_probing_had_not_met_it(calibrated: Calibrated) -> None:
     """Before the first verification there is nothing that a rate would have to explain."""
-    assert met_no_rate(Calls.from_attempts(calibrated[1].attempts))
+    assert met_no_rate(Calls.from_attempts(calibrated[2].attempts))
 
 
-def test_it_is_measured_all_the_same(calibrated: tuple[Calibration, SimulatedTraffic]) -> None:
+def test_it_is_measured_all_the_same(calibrated: Calibrated) -> None:
     """By more probes, and the settings that follow hold."""
-    found, _ = calibrated
+    family, found, _ = calibrated
     limit = found.inference.identified[0].limit
-    assert (limit.metric, limit.state, limit.family) == ("requests", "measured", "sliding_log")
+    assert (limit.metric, limit.state, limit.family) == ("requests", "measured", family)
     assert limit.rate_per_min == pytest.approx(180.0, rel=0.01)
     assert found.verification is not None
     assert found.verification.passed
@@ -43,8 +47,8 @@ def test_it_is_measured_all_the_same(calibrated: tuple[Calibration, SimulatedTra
     assert 150.0 < (found.settings.requests_per_minute or 0.0) < 180.0
 
 
-def test_the_record_alone_says_the_same(calibrated: tuple[Calibration, SimulatedTraffic]) -> None:
+def test_the_record_alone_says_the_same(calibrated: Calibrated) -> None:
     """What `redline analyze` reads back tells what probing went on from."""
-    found, traffic = calibrated
+    _, found, traffic = calibrated
     again = infer(Calls.from_attempts(traffic.attempts)).identified[0].limit
     assert again.rate_per_min == pytest.approx(found.inference.identified[0].limit.rate_per_min, rel=0.001)
