@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from redline import __version__, config
-from redline.errors import ExitCode, RedlineError, TargetError
+from redline.errors import ExitCode, InterruptedRunError, RedlineError, TargetError
 from redline.traffic import BudgetEndedError
 
 if TYPE_CHECKING:
@@ -57,7 +58,16 @@ redline.toml; a flag wins over the environment, the environment over the file.
 
 def main() -> None:
     """Entry point of the ``redline`` script."""
-    sys.exit(run(sys.argv[1:]))
+    sys.unraisablehook = _unraisable
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: one more would only disturb Python's shutting down
+    sys.exit(code)
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Say nothing of an interrupt that met an object's end, where nothing can be raised; tell of the rest."""
+    if not isinstance(what.exc_value, (KeyboardInterrupt, InterruptedRunError)):
+        sys.__unraisablehook__(what)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -290,3 +290,16 @@ def test_an_interrupted_simulation_keeps_what_it_has(alone: Path) -> None:
     assert json.loads(about.read_text())["ended"] == "interrupted"
     assert (about.parent / "requests" / "0.jsonl").stat().st_size > 0
     assert "interrupted" in done.stderr
+
+
+@pytest.mark.parametrize(("error", "told"), [("KeyboardInterrupt", False), ("ValueError", True)])
+def test_an_interrupt_at_an_objects_end_says_nothing(error: str, told: bool) -> None:  # noqa: FBT001 - a table's column
+    """Python prints what is raised where nothing can be; an impatient user need not read that."""
+    lines = [
+        "from redline import cli",
+        f"cli.run = lambda _: setattr(type('End', (), {{'__del__': lambda _: exec('raise {error}')}})(), 'x', 1) or 0",
+        "cli.main()",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert (error in done.stderr) is told
