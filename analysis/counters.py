@@ -57,20 +57,20 @@ def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape
     zero_s = float(record.at_s[0].mean())
     t = record.at_s[0] - zero_s
     sign = np.where(record.admitted, 1.0, -1.0)[matters]
-    broken = np.hstack([np.column_stack([-sign * t[matters], sign]), -np.eye(rows)])
-    ends = np.array([t[0], t[-1]])
-    moved = np.hstack([np.column_stack([ends, [-1.0, -1.0]]), np.zeros((2, rows))])
+    ends = np.array([[t[0], -1.0], [t[-1], -1.0]])
+    least, most = passed[[0, -1]] - TURN, passed[[0, -1]] + TURN
+    rates = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    hard = np.concatenate([most, -least, [(1.0 + TURN) / window_s, (TURN - 1.0) / window_s]])
+    # Solved as its dual, which has two rows instead of one for each decision; the marginals of these are a and b.
     solved = optimize.linprog(
-        np.concatenate([[0.0, 0.0], np.ones(rows)]),
-        A_ub=np.vstack([broken, moved, -moved]),
-        b_ub=np.concatenate(
-            [-sign * bound[matters] - margin_s / window_s, passed[[0, -1]] + TURN, TURN - passed[[0, -1]]]
-        ),
-        bounds=[((1.0 - TURN) / window_s, (1.0 + TURN) / window_s), (None, None), *[(0.0, None)] * rows],
+        np.concatenate([-sign * bound[matters] - margin_s / window_s, hard]),
+        A_eq=np.vstack([np.column_stack([-sign * t[matters], sign]), ends, -ends, rates]).T,
+        b_eq=np.zeros(2),
+        bounds=[(0.0, 1.0)] * rows + [(0.0, None)] * len(hard),
     )
-    if solved.x is None:
+    if solved.status != 0:
         return None
-    per_s, offset = float(solved.x[0]), float(solved.x[1])
+    per_s, offset = solved.eqlin.marginals.tolist()
     return 1.0 / per_s, zero_s + offset / per_s
 
 

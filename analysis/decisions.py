@@ -18,7 +18,7 @@ from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls, Floats, Ints
 
-MOST_DECISIONS: Final = 1000  # that are looked at in a search
+MOST_DECISIONS: Final = 600  # that are looked at in a search
 DRAWS: Final = 8  # orders of arrival that are averaged
 STRETCH: Final = 24  # of them in a row, where not all can be
 
@@ -194,6 +194,22 @@ def at_middle(record: Record) -> Record:
         at_s = np.where(record.admitted, record.at_s[0], at_s)
         before = np.where(record.admitted, record.before[0], before)
     return replace(record, at_s=at_s[None], before=before[None])
+
+
+def fewer(record: Record, most: int) -> Record:
+    """Return the record with at most so many of its decisions, evenly chosen, to be measured without episodes."""
+    if record.n <= most:
+        return record
+    kept = np.unique(np.linspace(0, record.n - 1, most).round().astype(np.int64))
+    return replace(
+        record,
+        sent_s=record.sent_s[kept],
+        admitted=record.admitted[kept],
+        cost=record.cost[kept],
+        at_s=record.at_s[:, kept],
+        before=record.before[:, kept],
+        position=record.position[kept],
+    )
 
 
 def central(record: Record, statistic: Floats) -> Floats:

@@ -172,15 +172,17 @@ def _explain(asked: _Question) -> Fit:
     around = flight.in_flight(calls, offsets)
     reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
     refusals = int(np.sum(calls.outcome == REFUSED))
-    score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough)
-    concurrency, span, odds, other = None, None, 0.0, found
     limit = None if tokens else flight.candidate(calls, around)
+    again: tuple[float, list[Hypothesis]] = (-np.inf, [])
     if limit is not None:
         again = _given(calls, offsets, around, limit, warm, tokens=tokens, thorough=thorough)
         higher = _least_unexplained(calls, offsets, around, limit, again[1])
         if higher is not None and higher > limit:
             limit = higher
             again = _given(calls, offsets, around, limit, again[1][:20], tokens=tokens, thorough=thorough)
+    score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough, rival=again[0])
+    concurrency, span, odds, other = None, None, 0.0, found
+    if limit is not None:
         other = again[1]
         if again[0] > score:
             odds = again[0] - score
@@ -212,8 +214,12 @@ def _given(
     *,
     tokens: bool,
     thorough: bool,
+    rival: float = -np.inf,
 ) -> tuple[float, list[Hypothesis]]:
-    """Return (score, rate hypotheses) when the concurrency limit is taken as known."""
+    """Return (score, rate hypotheses) when the concurrency limit is taken as known.
+
+    ``rival``: the score of another assumption about it; what stays far below is given up early.
+    """
     excuse = flight.excused(calls, around, limit) if limit is not None else None
     price = 0.0
     if limit is not None:
@@ -223,7 +229,7 @@ def _given(
     nothing = left * float(np.log(OUTLIER))
     if left == 0:
         return -price, []
-    found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough)
+    found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough, rival=rival)
     best = max((h.score for h in found), default=-np.inf)
     if best < nothing + 2.0:
         return nothing - price, []
@@ -260,11 +266,12 @@ def _rates(
     *,
     tokens: bool,
     thorough: bool,
+    rival: float,
 ) -> list[Hypothesis]:
     seen = proposals.structure(plain, server_offset(calls))
     found: list[Hypothesis] = []
     refused_too = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse, counts_refused=True)
-    best = -np.inf
+    best = rival
     for family, counts_refused in _variants(warm, thorough=thorough):
         start = [search.shape_of(h) for h in warm if (h.family, h.counts_refused) == (family, counts_refused)][:6]
         record = refused_too if counts_refused else plain

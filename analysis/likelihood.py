@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OUTLIER: Final = 1e-3  # chance that a decision has a cause outside the model
 OWN: Final = 2  # offsets to either side that a decision's own delay may reach
 _LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1)).astype(np.float32)
+EDGE: Final = 5e-10  # calls by which sums of floats may be off: what needs all of the limit is let in
 MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
 
 
@@ -65,11 +66,15 @@ def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
     never refuses is wrong by nothing at each refusal.
     """
     need = decisions.central(record, statistic) + record.cost
+    side = np.where(record.admitted, 1.0, -1.0)
     columns = []
     for k in range(limits.shape[1]):
         limit = limits[:, k, None]
-        wrong = np.where(record.admitted, need - limit, limit + 1e-9 - need)
-        columns.append((np.clip(wrong / (limit + 1.0), 0.0, 0.2) + MISSED_AT_ALL * (wrong > 0.0)).sum(axis=1))
+        wrong = need - (limit + EDGE)
+        wrong *= side
+        missed = np.count_nonzero(wrong > 0.0, axis=1)
+        wrong *= 1.0 / (limit + 1.0)
+        columns.append(np.clip(wrong, 0.0, 0.2, out=wrong).sum(axis=1) + MISSED_AT_ALL * missed)
     return np.stack(columns, axis=1)
 
 

@@ -47,27 +47,31 @@ def fixed_window(record: Record, window_s: Floats, phase_s: Floats) -> Floats:
     number = np.floor((record.at_s - phase) / window)
     slack = 0.5 * np.minimum(record.spread_s, 0.2 * window)
     phases = np.concatenate([phase - slack, phase + slack], axis=1)
-    first = _spent_at(record, number, window, phases, record.admitted.astype(np.int64))
+    [first] = _spent_at(record, number, window, phases, record.admitted.astype(np.int64))
     held = record.spent[record.before]
     most = np.minimum(held, record.spent[np.searchsorted(record.history_s, record.at_s, side="left")])
     return np.asarray(held - np.minimum(first, most))
 
 
-def _spent_at(record: Record, number: Floats, window: Floats, phases: Floats, which: Ints | int = 0) -> Floats:
+def _spent_at(
+    record: Record, number: Floats, window: Floats, phases: Floats, which: Ints | int = 0, back: int = 0
+) -> list[Floats]:
     """Return what had been spent at the boundaries ``phase + number * window``, one for each decision.
 
-    ``phases``: (shapes, phases, 1); ``which`` of them is meant. There are far fewer boundaries than decisions, as a
-    rule: each is looked up once.
+    ``phases``: (shapes, phases, 1); ``which`` of them is meant. With ``back`` also at as many boundaries before it,
+    one after the other. There are far fewer boundaries than decisions, as a rule: each is looked up once.
     """
-    least = number.min(axis=(1, 2), keepdims=True)
+    least = number.min(axis=(1, 2), keepdims=True) - back
     many = int((number.max(axis=(1, 2), keepdims=True) - least).max()) + 1
     if many > number[0].size:
         phase = np.broadcast_to(phases[:, which, 0][:, None], number.shape) if np.ndim(which) else phases[:, :1]
-        return np.asarray(record.spent[np.searchsorted(record.history_s, phase + number * window, side="left")])
+        boundaries = [phase + (number - k) * window for k in range(back + 1)]
+        return [record.spent[np.searchsorted(record.history_s, b, side="left")] for b in boundaries]
     boundaries = phases + (least + np.arange(many)) * window
-    spent = record.spent[np.searchsorted(record.history_s, boundaries, side="left")]
+    spent = record.spent[np.searchsorted(record.history_s, boundaries, side="left")].ravel()
     row = (phases.shape[1] * np.arange(len(number)))[:, None, None] + which
-    return np.asarray(spent.ravel()[(number - least + many * row).astype(np.int64)])
+    index = (number - least + many * row).astype(np.int64)
+    return [spent[index - k] for k in range(back + 1)]
 
 
 def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
@@ -157,9 +161,9 @@ def counted(record: Record, window_s: Floats, phase_s: Floats) -> tuple[Floats, 
     passed = (record.at_s - phase) / window
     number = np.floor(passed)
     held = record.spent[record.before]
-    first = np.minimum(_spent_at(record, number, window, phase), held)
-    last = np.minimum(_spent_at(record, number - 1.0, window, phase), first)
-    return passed, number, held - first, first - last
+    begun, before = _spent_at(record, number, window, phase, back=1)
+    first = np.minimum(begun, held)
+    return passed, number, held - first, first - np.minimum(before, first)
 
 
 def bucket_level(record: Record, rate_per_s: Floats) -> Floats:

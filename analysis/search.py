@@ -9,6 +9,7 @@ well as the best (a profile likelihood).
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -45,10 +46,13 @@ SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic 
 JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one variable, has steps and gaps
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
+ASTRAY: Final = 2.0  # of it at the start, from which none came near a family that explains the record
+FEWER: Final = 400  # decisions that are enough to go downhill
 NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
 VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
+SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary
 SETTLED: Final = 12  # and those that it hands on
-RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "sliding_counter", "token_bucket")
+RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "token_bucket", "sliding_counter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +134,26 @@ def search(
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
     rng = rng or np.random.default_rng(0)
-    table = _Table(record, family, seen)
-    if family not in SMOOTH:
-        proposed = proposals(record, family, seen)
-    elif afresh or not start:
-        proposed = _settled(record, family, [*start, *proposals(record, family, seen)], seen, rng)
-    else:
-        proposed = []
+    table, pool = _Table(record, family, seen), _Pool(record, family, seen)
+    proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
+    if family in SMOOTH and proposed:
+        pool.add([*start, *proposed])
+        near = rival < _poor(record) or pool.top < ASTRAY
+        proposed = _settled(pool.copy(), seen, rng) if near else []
     ranked = table.look([*start, *proposed])
-    if not ranked:
-        return []
-    if ranked[0][0] < rival - 2.0 * BEHIND:
+    if not ranked or ranked[0][0] < rival - 2.0 * BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
     if family in SMOOTH and afresh and max(rival, ranked[0][0]) < _poor(record):
         # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
-        again = table.look(_settled(record, family, proposals(record, family, seen), seen, rng))
+        again = table.look(_settled(pool.copy(without=start), seen, rng))
         ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
     if ranked[0][0] < rival - BEHIND:
         return []
     table.look(steps.rounded(family, ranked[0][1], seen))
     if family in JAGGED:
-        near = record.spread_s * np.linspace(-1.5, 1.5, 61)
-        table.look([(ranked[0][1][0] + d,) for d in near.tolist()])
+        around_s = record.spread_s * np.linspace(-1.5, 1.5, 61)
+        table.look([(ranked[0][1][0] + d,) for d in around_s.tolist()])
     for _ in range(2):
         ends = table.ends()
         table.look([shape for end in ends for shape in steps.outwards(end, seen)])
@@ -185,23 +186,45 @@ def _refined(
     return ranked
 
 
-def _settled(
-    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, rng: np.random.Generator
-) -> list[Shape]:
+class _Pool:
+    """Shapes of a family with a smooth statistic, and how far each is from what was decided."""
+
+    def __init__(self, record: Record, family: str, seen: Structure) -> None:
+        self.quick = decisions.fewer(decisions.at_middle(record), FEWER)
+        self.family = family
+        self._seen = seen
+        self._least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
+        self.far: dict[Shape, float] = {}
+
+    def add(self, shapes: Iterable[Shape]) -> None:
+        """Look at more shapes."""
+        fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
+        self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
+
+    def ranked(self) -> list[Shape]:
+        """Return the shapes, nearest first."""
+        return sorted(self.far, key=self.far.__getitem__)
+
+    @property
+    def top(self) -> float:
+        """How far the nearest is."""
+        return min(self.far.values(), default=math.inf)
+
+    def copy(self, without: Sequence[Shape] = ()) -> _Pool:
+        """Return another with the same shapes, or with fewer of them."""
+        other = copy(self)
+        other.far = {shape: far for shape, far in self.far.items() if shape not in without}
+        return other
+
+
+def _settled(pool: _Pool, seen: Structure, rng: np.random.Generator) -> list[Shape]:
     """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
-    quick = decisions.at_middle(record)
-    least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
-    pool: dict[Shape, float] = {}
-
-    def add(more: Iterable[Shape]) -> None:
-        fresh = [shape for shape in dict.fromkeys(more) if shape not in pool and shape[0] > least]
-        pool.update(zip(fresh, _overlaps(quick, family, fresh, seen), strict=True))
-
-    add(shapes)
+    if not pool.far:
+        return []
     tops: list[float] = []
     for step in range(SMOOTH_STEPS):
-        elite = sorted(pool, key=pool.__getitem__)[:ELITE]
-        tops.append(pool[elite[0]])
+        elite = pool.ranked()[:ELITE]
+        tops.append(pool.far[elite[0]])
         if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
             break
         best = np.array(elite)
@@ -211,25 +234,33 @@ def _settled(
         floor = np.diag([1.0, float(best[0, 0]) ** 2][: place.shape[1]]) * (0.03 * 0.5**step) ** 2
         moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
         moved = (place[:, None] + moves).reshape(-1, place.shape[1])
-        add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
-    if family == "sliding_counter":
-        valleys = sorted(pool, key=pool.__getitem__)[:VALLEYS]
-        if 0.0 < pool[valleys[0]] < NEARLY:
-            add(_feasible(quick, valleys, seen))
-    return sorted(pool, key=pool.__getitem__)[:SETTLED]
+        pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
+    if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
+        for valley in _distinct(pool.ranked()):
+            top = pool.top
+            pool.add(_feasible(pool.quick, valley, seen))
+            if not 0.0 < pool.top < top:  # exact, or no better: the others would be neither
+                break
+    return pool.ranked()[:SETTLED]
 
 
-def _feasible(quick: Record, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
-    """Return what is feasible near these shapes of a counter, with the number that suits each and the next ones."""
-    s = statistic(quick, "sliding_counter", shapes, _guess(seen))
+def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
+    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place."""
+    kept: list[Shape] = []
+    for shape in ranked[:ELITE]:
+        near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < SAME_VALLEY * k[0] for k in kept)
+        if len(kept) < VALLEYS and not any(near):
+            kept.append(shape)
+    return kept
+
+
+def _feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
+    """Return what is feasible near this shape of a counter, with the number that suits it and the next ones."""
+    s = statistic(quick, "sliding_counter", [shape], _guess(seen))
     thresholds = _thresholds(quick, s)
-    best = np.take_along_axis(thresholds, likelihood.overlap(quick, s, thresholds).argmin(axis=1)[:, None], axis=1)
-    return [
-        found
-        for shape, limit in zip(shapes, best[:, 0].tolist(), strict=True)
-        for n in (limit - 1.0, limit, limit + 1.0)
-        for found in counters.feasible(quick, shape, n)
-    ]
+    limit = float(thresholds[0, likelihood.overlap(quick, s, thresholds)[0].argmin()])
+    near = [n for n in (limit - 1.0, limit, limit + 1.0) if n >= 1.0]
+    return [found for n in near for found in counters.feasible(quick, shape, n)]
 
 
 def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:

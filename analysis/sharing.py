@@ -7,7 +7,7 @@ causes often look alike; then both are said, and nothing is said about numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -157,7 +157,7 @@ def _promising(fitted: Fit, record: Record, family: str, seen: Structure) -> lis
 
 
 def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -> Iterable[tuple[Shape, Counts]]:
-    quick = _sampled(decisions.at_middle(record))
+    quick = decisions.fewer(decisions.at_middle(record), DECISIONS)  # slopes are smooth
     guess = float(seen.lumps.max()) if len(seen.lumps) else 1.0
     size = max(1, BATCH // max(1, quick.at_s.size))
     for first in range(0, len(shapes), size):
@@ -165,19 +165,3 @@ def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -
         passed = replay.passed(quick, family, part, guess)
         for k, row in enumerate(search.statistic(quick, family, part, guess)[:, 0]):
             yield part[k], slopes.counts(row, quick.admitted, record.n / quick.n, None if passed is None else passed[k])
-
-
-def _sampled(record: Record) -> Record:
-    """Return the record with at most `DECISIONS` of its decisions, whatever their outcome: slopes are smooth."""
-    if record.n <= DECISIONS:
-        return record
-    kept = np.sort(np.random.default_rng(0).choice(record.n, DECISIONS, replace=False))
-    return replace(
-        record,
-        sent_s=record.sent_s[kept],
-        admitted=record.admitted[kept],
-        cost=record.cost[kept],
-        at_s=record.at_s[:, kept],
-        before=record.before[:, kept],
-        position=record.position[kept],
-    )

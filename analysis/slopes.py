@@ -51,9 +51,7 @@ class Slope:
         """
         if self.places > 1:
             return np.asarray(np.interp(held, *_on_step(self.places, self.limit // self.places)))
-        room = np.ceil(np.maximum(self.limit - held, 0.0) / self.group)
-        taken = special.gammainc(np.maximum(room, 1.0), passed * self.share * self.limit / self.group)
-        return np.where(room > 0, taken, 1.0)
+        return _taken(held, passed, *np.array([[self.limit], [self.share], [self.group]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,26 @@ class Counts:
         """The most that was counted after an admission."""
         return float(self.held[np.flatnonzero(self.admitted)[-1]]) + 1.0
 
-    def log_likelihood(self, slope: Slope) -> float:
-        """Return how well a slope explains the decisions, in nats."""
-        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * slope.refused(self.held, self.passed)
-        return float(self.admitted @ np.log1p(-chance) + self.refused @ np.log(chance))
+    def judged(self, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
+        """Return (log likelihood in nats, slope): how well each explains the decisions."""
+        known = list(slopes)
+        refused = np.empty((len(known), len(self.held)))
+        alone = np.array([slope.places == 1 for slope in known])
+        for k in np.flatnonzero(~alone).tolist():
+            refused[k] = known[k].refused(self.held)
+        if alone.any():  # all at once: there are hundreds of them
+            about = np.array([(s.limit, s.share, s.group) for s in known if s.places == 1], float)
+            refused[alone] = _taken(self.held, self.passed, *about.T[:, :, None])
+        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * refused
+        ll = np.log1p(-chance) @ self.admitted + np.log(chance) @ self.refused
+        return list(zip(ll.tolist(), known, strict=True))
+
+
+def _taken(held: Floats, passed: Floats | float, limit: Floats, share: Floats, group: Floats) -> Floats:
+    """Return the chance that others have taken what is left, (slopes, decisions); the last three are columns."""
+    room = np.ceil(np.maximum(limit - held, 0.0) / group)
+    taken = special.gammainc(np.maximum(room, 1.0), passed * share * limit / group)
+    return np.where(room > 0, taken, 1.0)
 
 
 def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats | None = None) -> Counts:
@@ -93,13 +107,13 @@ def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats
     held = (np.arange(size) // parts + (0.5 if step > 1.0 else 0.0)) * step
     part = np.ones(size) if passed is None else (np.arange(size) % PARTS + 0.5) / PARTS
     table = np.stack([held, part, *(np.bincount(index[k], minlength=size) * each for k in (admitted, ~admitted))])
-    return Counts(*(table if passed is None else table[:, table[2:].any(axis=0)]))
+    return Counts(*table[:, table[2:].any(axis=0)])
 
 
 def rough(table: Counts) -> float:
     """Return about how well slopes explain a table: enough to choose the shapes that are looked at closely."""
     middling = [*_on_places(table, (2, 4, 8), 7), *_beside(table, (0.15,), (0.0,), 5)]
-    return max(table.log_likelihood(slope) for slope in middling)
+    return max(ll for ll, _ in table.judged(middling))
 
 
 def on_replicas(table: Counts) -> list[tuple[float, Slope]]:
@@ -113,12 +127,12 @@ def beside_others(table: Counts) -> list[tuple[float, Slope]]:
 
 
 def _refined(table: Counts, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
-    found = [(table.log_likelihood(slope), slope) for slope in slopes]
+    found = table.judged(slopes)
     best = max(found, key=lambda pair: pair[0])[1]
     each = best.limit / best.places
     near = sorted({max(1, round(v)) for v in each * np.linspace(1.0 - FINE, 1.0 + FINE, 11)})
     fine = [Slope(n * best.places, best.places, best.share, best.group) for n in near]
-    return [*found, *((table.log_likelihood(slope), slope) for slope in fine)]
+    return [*found, *table.judged(fine)]
 
 
 def _on_places(table: Counts, places: Sequence[int], steps: int) -> Iterable[Slope]:

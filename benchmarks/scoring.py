@@ -1,13 +1,13 @@
 """What settings are worth on a world: an hour of saturated demand behind the recommended limiter.
 
-This file owns the driving, not the judging. Two forms of the same drive: where nothing comes back to the client
-(no semaphore that binds, one plain rate limit) all arrivals are known beforehand, so they are laid out at once and
-the limiter is asked only if some arrival could be refused at all; otherwise calls go through `analysis.virtual`
-one by one. A test holds the two together.
+This file owns the driving, not the judging. Two forms of the same drive: as long as nothing is refused all calls can be
+laid out at once, and the limiters are asked only if some arrival could be refused at all; where refusals change what
+follows, calls go through `analysis.virtual` one by one. A test holds the two together.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analysis.result import Settings
-    from analysis.virtual import VirtualLimit, World
+    from analysis.virtual import World
     from mock_server.limits import Spec
 
 HOUR_S = 3600.0
@@ -91,11 +91,11 @@ def pacing_of(settings: Settings, duration_s: float = HOUR_S) -> Pacing:
 
 def drive(world: World, pacing: Pacing, seed: tuple[int, ...]) -> Driven:
     """Run ``pacing.duration_s`` of saturated demand against a world from its rested state."""
-    rng = np.random.default_rng(seed)
-    limit = _only_limit(world)
-    if limit is not None and pacing.max_concurrency is None and pacing.rate_per_s:
-        return _laid_out(world, limit, pacing, rng)
-    return drive_controller(world, Limited(pacing), pacing.duration_s, rng)
+    if _plain(world) and pacing.rate_per_s:
+        laid_out = _laid_out(world, pacing, np.random.default_rng(seed))
+        if laid_out is not None:
+            return laid_out
+    return drive_controller(world, Limited(pacing), pacing.duration_s, np.random.default_rng(seed))
 
 
 def drive_controller(
@@ -125,26 +125,85 @@ def drive_controller(
     return Driven(sent, throttled)
 
 
-def _only_limit(world: World) -> VirtualLimit | None:
-    """Return the one plain limit of a world; None where the world has more to it."""
-    if len(world.limits) != 1 or world.background is not None:
-        return None
-    limit = world.limits[0]
-    plain = limit.metric == "requests" and limit.replicas == 1 and not limit.changes and not limit.used
-    return limit if plain and type(limit.spec) in _ROOM else None
+def _plain(world: World) -> bool:
+    """Return whether the limits of a world are such that all that happens can be laid out."""
+    if world.background is not None or world.faults.hang:
+        return False
+    return all(
+        limit.metric == "concurrency"
+        or (limit.metric == "requests" and not limit.changes and not limit.used and type(limit.spec) in _ROOM)
+        for limit in world.limits
+    )
 
 
-def _laid_out(world: World, limit: VirtualLimit, pacing: Pacing, rng: np.random.Generator) -> Driven:
-    rate_per_s = pacing.rate_per_s or 0.0
-    count = math.floor(pacing.burst + rate_per_s * pacing.duration_s)
-    sent_s = np.maximum(0.0, (np.arange(count) + 1.0 - pacing.burst) / rate_per_s)
+@dataclass(frozen=True, slots=True)
+class _Delays:
+    """Of each call that may be sent: on the way there, at the server and on the way back; seconds."""
+
+    out_s: Floats
+    work_s: Floats
+    back_s: Floats
+    counted: npt.NDArray[np.bool_]  # whether the limits see it
+
+
+def _laid_out(world: World, pacing: Pacing, rng: np.random.Generator) -> Driven | None:
+    """Lay out all calls as if none were refused, then count refusals; None where these would change what follows."""
+    count = math.floor(pacing.burst + (pacing.rate_per_s or 0.0) * pacing.duration_s)
+    delays = _delays(world, count, rng)
+    sent_s = _sent(pacing, count, delays)
     sent_s = sent_s[sent_s < pacing.duration_s]
-    network = world.network
-    delay_s = network.minimum_s + network.spread_s * rng.beta(network.alpha, network.beta, len(sent_s))
-    arrived_s = world.clock.epoch_s + np.sort(sent_s + delay_s) * (1.0 + world.clock.drift)
-    if world.faults.before_admission and world.faults.overloaded:
-        arrived_s = arrived_s[rng.random(len(arrived_s)) >= world.faults.overloaded]
-    return Driven(len(sent_s), refusals(limit.spec, arrived_s))
+    seen = delays.counted[: len(sent_s)]
+    reached_s = (sent_s + delays.out_s[: len(sent_s)])[seen]
+    refused = 0
+    for limit in world.limits:
+        if limit.metric == "concurrency":
+            if _most_inside(reached_s, reached_s + delays.work_s[: len(sent_s)][seen]) > limit.spec.limit:
+                return None
+            continue
+        arrived_s = world.clock.epoch_s + np.sort(reached_s) * (1.0 + world.clock.drift)
+        place = rng.integers(limit.replicas, size=len(arrived_s))
+        refused += sum(refusals(limit.spec, arrived_s[place == k]) for k in range(limit.replicas))
+    alone = len(world.limits) == 1 and pacing.max_concurrency is None
+    return Driven(len(sent_s), refused) if alone or not refused else None
+
+
+def _delays(world: World, count: int, rng: np.random.Generator) -> _Delays:
+    network, service, faults = world.network, world.service, world.faults
+
+    def one_way() -> Floats:
+        return np.asarray(network.minimum_s + network.spread_s * rng.beta(network.alpha, network.beta, count))
+
+    failed = rng.random(count) < faults.overloaded
+    work_s = service.median_s * rng.lognormal(0.0, service.sigma, count) + service.per_token_s
+    part = 0.0 if faults.before_admission else rng.random(count)
+    counted = ~failed if faults.before_admission else np.ones(count, bool)
+    return _Delays(one_way(), np.where(failed, part * work_s, work_s), one_way(), counted)
+
+
+def _sent(pacing: Pacing, count: int, delays: _Delays) -> Floats:
+    """Return when each call leaves: as soon as the limiter lets it, and a place is free where places are few."""
+    rate_per_s, places = pacing.rate_per_s or 0.0, pacing.max_concurrency
+    due_s = np.maximum(0.0, (np.arange(count) + 1.0 - pacing.burst) / rate_per_s)
+    if places is None:
+        return due_s
+    took_s = np.minimum(delays.out_s + delays.work_s + delays.back_s, _TIMEOUT_S).tolist()
+    moments: list[float] = []
+    free_s, full_at_s, now_s, gap_s = [0.0] * places, -math.inf, 0.0, 1.0 / rate_per_s
+    for took in took_s:  # the bucket in the form that `redline.limiter` has it
+        now_s = max(now_s, full_at_s - (pacing.burst - 1.0) * gap_s, free_s[0])
+        if now_s >= pacing.duration_s:
+            break
+        full_at_s = max(now_s, full_at_s) + gap_s
+        moments.append(now_s)
+        heapq.heapreplace(free_s, now_s + took)
+    return np.array(moments)
+
+
+def _most_inside(reached_s: Floats, left_s: Floats) -> int:
+    """Return the most calls that are at the server at once."""
+    reached_s = np.sort(reached_s)
+    inside = np.arange(1, len(reached_s) + 1) - np.searchsorted(np.sort(left_s), reached_s, side="right")
+    return int(inside.max(initial=0))
 
 
 def refusals(spec: Spec, arrived_s: Floats) -> int:

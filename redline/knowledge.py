@@ -37,7 +37,8 @@ FIRST = 3  # cycles whose record is explained from scratch; later ones mostly fo
 MANY_REFUSALS = 25  # from which on refusals by chance are called so
 UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation which is believed
 WARM = 40  # hypotheses that a refit starts from
-MISSED = 2  # answers that a light refit may leave unexplained
+MISSED = 2  # answers that a light refit may leave unexplained,
+WORSE = 1.5  # and times as many as the last thorough one did
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 SHORT_S = 10.0  # window below which as many cycles again are cheap
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
@@ -76,6 +77,7 @@ class Knowledge:
     cap: int | None = None  # calls in flight that are known to pass
     latency_s: float = 1.0
     thorough: bool = True  # whether the last fit looked at every family
+    unexplained: int = 0  # answers that the last one which did so left over
     doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
     fit: Fit = field(init=False)
 
@@ -85,9 +87,11 @@ class Knowledge:
         warm = self.fit.leading(WARM) if hasattr(self, "fit") and not afresh else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
-        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls):
+        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls) + WORSE * self.unexplained:
             self._refit()
             return
+        if self.thorough:
+            self.unexplained = self.fit.missed
         if self.fit.concurrency is not None:
             self.cap = max(1, min(self.fit.concurrency, self.fit.reached))
         else:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from analysis.estimate import Identified, Inference, Latency
 from analysis.recommend import recommend
 from analysis.result import Finding, Limit
-from analysis.virtual import Network, ServerClock, Service, VirtualLimit, World
-from mock_server.limits import AnchoredWindow, FixedWindow, SlidingCounter, SlidingLog, TokenBucket
+from analysis.virtual import Faults, Network, ServerClock, Service, VirtualLimit, World
+from mock_server.limits import AnchoredWindow, Concurrency, FixedWindow, SlidingCounter, SlidingLog, TokenBucket
 from redline.calibration import Calibration
 from redline.traffic import Pacing, Probe
 
@@ -109,6 +109,20 @@ def test_both_forms_of_a_drive_agree(spec: Spec, rate_per_s: float) -> None:
     queued = scoring.drive_controller(world, scoring.Limited(pacing), 300.0, np.random.default_rng(1))
     assert laid_out.sent == pytest.approx(queued.sent, abs=1)
     assert laid_out.throttled == pytest.approx(queued.throttled, abs=1)
+
+
+@pytest.mark.parametrize(("places", "held", "replicas"), [(4, 5, 1), (2, 5, 1), (8, 5, 1), (None, None, 3)])
+def test_both_forms_of_a_drive_agree_where_places_are_few(places: int | None, held: int | None, replicas: int) -> None:
+    """A semaphore of ours, one of the server, both, refusals of it, or counters apart: by chance, so nearly alike."""
+    limits = [VirtualLimit("requests", SlidingLog(50.0, 10.0), replicas=replicas)]
+    if held is not None:
+        limits.append(VirtualLimit("concurrency", Concurrency(held)))
+    world = World(tuple(limits), Network(0.01, 0.05), Service(0.8, 0.3), Faults(0.02), clock=ServerClock(1000.0))
+    pacing = Pacing(4.8, 2.0, places, 600.0, math.inf)
+    laid_out = scoring.drive(world, pacing, (1,))
+    queued = scoring.drive_controller(world, scoring.Limited(pacing), 600.0, np.random.default_rng(2))
+    assert laid_out.sent == pytest.approx(queued.sent, rel=0.03)
+    assert laid_out.throttled == pytest.approx(queued.throttled, rel=0.5, abs=2)
 
 
 def test_the_oracle_is_not_refused() -> None:
