@@ -237,9 +237,8 @@ def _settled(pool: _Pool, seen: Structure, rng: np.random.Generator) -> list[Sha
         pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
     if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
         for valley in _distinct(pool.ranked()):
-            top = pool.top
             pool.add(_feasible(pool.quick, valley, seen))
-            if not 0.0 < pool.top < top:  # exact, or no better: the others would be neither
+            if pool.top == 0.0:
                 break
     return pool.ranked()[:SETTLED]
 

@@ -87,7 +87,7 @@ class Knowledge:
         warm = self.fit.leading(WARM) if hasattr(self, "fit") and not afresh else ()
         self.thorough = thorough or not warm
         self.fit = fit(calls, warm, thorough=self.thorough)
-        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls) + WORSE * self.unexplained:
+        if not self.thorough and self.fit.missed > MISSED + 0.01 * len(calls) + self._known_to_miss():
             self._refit()
             return
         if self.thorough:
@@ -96,6 +96,10 @@ class Knowledge:
             self.cap = max(1, min(self.fit.concurrency, self.fit.reached))
         else:
             self.cap = None
+
+    def _known_to_miss(self) -> float:
+        """Return how many answers a light refit may leave over because a thorough one did: nothing explains them."""
+        return WORSE * self.unexplained if self.unexplained > UNEXPLAINED * self.fit.refusals else 0.0
 
     def _settled(self, cycle: int) -> bool:
         best = self.fit.best
