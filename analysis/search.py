@@ -47,7 +47,6 @@ JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one v
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
 ASTRAY: Final = 2.0  # of it at the start, from which none came near a family that explains the record
-FEWER: Final = 400  # decisions that are enough to go downhill
 NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
 VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
 SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary
@@ -190,7 +189,7 @@ class _Pool:
     """Shapes of a family with a smooth statistic, and how far each is from what was decided."""
 
     def __init__(self, record: Record, family: str, seen: Structure) -> None:
-        self.quick = decisions.fewer(decisions.at_middle(record), FEWER)
+        self.quick = decisions.at_middle(record)
         self.family = family
         self._seen = seen
         self._least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
