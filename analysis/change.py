@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, proposals, search
+from analysis import decisions, flight, judging, proposals, search
 from analysis.fit import REFUSED_VARIANTS, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.priors import prior_of
@@ -100,7 +100,7 @@ def _judged(fitted: Fit, record: Record, family: str) -> Iterable[tuple[float, C
 
 def _needs(record: Record, family: str, shape: Shape, usual: float) -> tuple[Floats, Floats]:
     """Return (what each decision needs, (offsets, decisions); the limits that come into question)."""
-    need = search.statistic(record, family, [shape], usual)[0] + record.cost
+    need = judging.statistic(record, family, [shape], usual)[0] + record.cost
     middle = need[need.shape[0] // 2]
     turn = np.flatnonzero(record.admitted[:-1] & ~record.admitted[1:])
     marks = np.floor(np.concatenate([middle[turn], middle[turn + 1] - 1.0, [middle[record.admitted].max()]]) + 1e-9)

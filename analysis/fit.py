@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, likelihood, proposals, search
+from analysis import decisions, flight, judging, likelihood, proposals, search
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -252,7 +252,7 @@ def _least_unexplained(
     )
     if record.n == 0:
         return None
-    s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
     missed = record.position[likelihood.agreement(record, s, h.limit) == 0.0]
     return int(around.maybe[missed].min()) if len(missed) else None
 
@@ -311,7 +311,7 @@ def _without_failures(
     again: list[Hypothesis] = []
     for h in leading:
         shape = search.shape_of(h)
-        for _, thresholds, ll in search.judged(record, h.family, [shape], seen):
+        for _, thresholds, ll in judging.judged(record, h.family, [shape], seen):
             prior = prior_of(record, h.family, shape, seen) - 0.5
             again += [
                 search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
@@ -346,6 +346,6 @@ def _misfit(
         counts_other=h.counts_other,
         thin=False,
     )
-    seen = misfit_of(record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
+    seen = misfit_of(record, judging.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
     turns = int(np.sum(record.admitted[1:] != record.admitted[:-1]))
     return replace(seen, loss=-h.log_likelihood, refusals=int(np.sum(~record.admitted)), turns=turns)

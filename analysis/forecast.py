@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import search
+from analysis import judging, search
 
 if TYPE_CHECKING:
     from analysis.calls import Floats
@@ -30,7 +30,7 @@ def room(record: Record, hypothesis: Hypothesis, at_s: Floats) -> Floats:
         sent_s=np.asarray(at_s, float),
         spread_s=0.0,
     )
-    s = search.statistic(ahead, hypothesis.family, [search.shape_of(hypothesis)], hypothesis.limit)
+    s = judging.statistic(ahead, hypothesis.family, [search.shape_of(hypothesis)], hypothesis.limit)
     return np.asarray(hypothesis.limit - s[0, 0])
 
 

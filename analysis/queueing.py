@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, search
+from analysis import decisions, judging, search
 from analysis.likelihood import OUTLIER
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def waits(fitted: Fit, bucket: Hypothesis) -> bool:
     """
     record = decisions.prepare(fitted.calls, fitted.offsets_s, counts_other=bucket.counts_other, thin=False, late=False)
     took = (fitted.calls.done_s - fitted.calls.sent_s)[record.position]
-    level = search.statistic(decisions.at_middle(record), bucket.family, [search.shape_of(bucket)], bucket.limit)[0, 0]
+    level = judging.statistic(decisions.at_middle(record), bucket.family, [search.shape_of(bucket)], bucket.limit)[0, 0]
     known = record.admitted & np.isfinite(took) & (took > 0.0)
     took, wait = took[known], level[known] / bucket.rate_per_s
     if int(np.sum(wait > 0.0)) < FEWEST:

@@ -9,13 +9,14 @@ well as the best (a profile likelihood).
 from __future__ import annotations
 
 import math
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import costed, counters, decisions, likelihood, replay, steps
+from analysis import steps
+from analysis.descent import Pool, settled
+from analysis.judging import judged, screened
 from analysis.priors import prior_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
@@ -23,34 +24,23 @@ from mock_server import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from analysis.calls import Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
 
 SMALL_BURST: Final = 2.0
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
-CLOSEST: Final = 3  # thresholds a shape is judged with
-SCREENED: Final = 60  # shapes that pass the quick look
-HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
 BEHIND: Final = 150.0  # nats below another family's best at which a refined one is given up: none came back from there
 POOR: Final = 30.0  # nats that no limit with the right shape leaves over,
 POOR_SHARE: Final = 0.1  # and for each refusal
 ROUNDS: Final = 5  # of refinement, at most
 IDLE: Final = 2  # of them in a row that gain little end it
 LITTLE: Final = 0.3  # nats
-STALLED: Final = 3  # steps of a smooth search in a row that gain less than a hundredth end it
 FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a refinement
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
 SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
 JAGGED: Final = ("anchored_window", "sliding_log")  # whose likelihood, of one variable, has steps and gaps
-SMOOTH_STEPS: Final = 14
-ELITE: Final = 8  # shapes that a smooth search goes on from
-ASTRAY: Final = 2.0  # of it at the start, from which none came near a family that explains the record
-NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
-VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
-SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary
-SETTLED: Final = 12  # and those that it hands on
+ASTRAY: Final = 2.0  # of `likelihood.overlap` at the start, from which none came near a family that explains the record
 RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "token_bucket", "sliding_counter")
 
 
@@ -98,22 +88,6 @@ class Hypothesis:
                 return limits.TokenBucket(self.rate_per_s, self.limit, self.counts_refused)
 
 
-def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:
-    """Return the family's statistic, (shapes, offsets, decisions); ``limit`` matters to the anchored window alone."""
-    table = np.array(shapes, float)
-    match family:
-        case "fixed_window":
-            return replay.fixed_window(record, table[:, 0], table[:, 1])
-        case "anchored_window":
-            return replay.anchored_window(record, table[:, 0], limit)
-        case "sliding_log":
-            return replay.sliding_log(record, table[:, 0])
-        case "sliding_counter":
-            return replay.sliding_counter(record, table[:, 0], table[:, 1])
-        case _:
-            return replay.bucket_level(record, table[:, 0])
-
-
 def search(
     record: Record,
     family: str,
@@ -133,19 +107,20 @@ def search(
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
     rng = rng or np.random.default_rng(0)
-    table, pool = _Table(record, family, seen), _Pool(record, family, seen)
+    table, pool = _Table(record, family, seen), None
     proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
     if family in SMOOTH and proposed:
+        pool = Pool(record, family, seen)
         pool.add([*start, *proposed])
         near = rival < _poor(record) or pool.top < ASTRAY
-        proposed = _settled(pool.copy(), seen, rng) if near else []
+        proposed = settled(pool.copy(), seen, rng) if near else []
     ranked = table.look([*start, *proposed])
     if not ranked or ranked[0][0] < rival - 2.0 * BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
-    if family in SMOOTH and afresh and max(rival, ranked[0][0]) < _poor(record):
+    if pool and afresh and max(rival, ranked[0][0]) < _poor(record):
         # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
-        again = table.look(_settled(pool.copy(without=start), seen, rng))
+        again = table.look(settled(pool.copy(without=start), seen, rng))
         ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
     if ranked[0][0] < rival - BEHIND:
         return []
@@ -185,91 +160,6 @@ def _refined(
     return ranked
 
 
-class _Pool:
-    """Shapes of a family with a smooth statistic, and how far each is from what was decided."""
-
-    def __init__(self, record: Record, family: str, seen: Structure) -> None:
-        self.quick = decisions.at_middle(record)
-        self.family = family
-        self._seen = seen
-        self._least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
-        self.far: dict[Shape, float] = {}
-
-    def add(self, shapes: Iterable[Shape]) -> None:
-        """Look at more shapes."""
-        fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
-        self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
-
-    def ranked(self) -> list[Shape]:
-        """Return the shapes, nearest first."""
-        return sorted(self.far, key=self.far.__getitem__)
-
-    @property
-    def top(self) -> float:
-        """How far the nearest is."""
-        return min(self.far.values(), default=math.inf)
-
-    def copy(self, without: Sequence[Shape] = ()) -> _Pool:
-        """Return another with the same shapes, or with fewer of them."""
-        other = copy(self)
-        other.far = {shape: far for shape, far in self.far.items() if shape not in without}
-        return other
-
-
-def _settled(pool: _Pool, seen: Structure, rng: np.random.Generator) -> list[Shape]:
-    """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
-    if not pool.far:
-        return []
-    tops: list[float] = []
-    for step in range(SMOOTH_STEPS):
-        elite = pool.ranked()[:ELITE]
-        tops.append(pool.far[elite[0]])
-        if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
-            break
-        best = np.array(elite)
-        # The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
-        place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
-        around = np.cov(place, rowvar=False).reshape(place.shape[1], -1) if len(place) > 1 else np.eye(place.shape[1])
-        floor = np.diag([1.0, float(best[0, 0]) ** 2][: place.shape[1]]) * (0.03 * 0.5**step) ** 2
-        moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
-        moved = (place[:, None] + moves).reshape(-1, place.shape[1])
-        pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
-    if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
-        for valley in _distinct(pool.ranked()):
-            pool.add(_feasible(pool.quick, valley, seen))
-            if pool.top == 0.0:
-                break
-    return pool.ranked()[:SETTLED]
-
-
-def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
-    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place."""
-    kept: list[Shape] = []
-    for shape in ranked[:ELITE]:
-        near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < SAME_VALLEY * k[0] for k in kept)
-        if len(kept) < VALLEYS and not any(near):
-            kept.append(shape)
-    return kept
-
-
-def _feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
-    """Return what is feasible near this shape of a counter, with the number that suits it and the next ones."""
-    s = statistic(quick, "sliding_counter", [shape], _guess(seen))
-    thresholds = _thresholds(quick, s)
-    limit = float(thresholds[0, likelihood.overlap(quick, s, thresholds)[0].argmin()])
-    near = [n for n in (limit - 1.0, limit, limit + 1.0) if n >= 1.0]
-    return [found for n in near for found in counters.feasible(quick, shape, n)]
-
-
-def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:
-    size = max(1, 400_000 // max(1, quick.at_s.size))
-    found: list[float] = []
-    for first in range(0, len(shapes), size):
-        s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        found += likelihood.overlap(quick, s, _thresholds(quick, s)).min(axis=1).tolist()
-    return found
-
-
 class _Table:
     """All points that a search has looked at and that are within `KEEP` of the best one."""
 
@@ -283,7 +173,7 @@ class _Table:
         """Judge new shapes; returns (score, shape), best first, of those close to the best ever seen."""
         least = LEAST_WINDOW_S if self._family != "token_bucket" else 0.0
         fresh = [s for s in dict.fromkeys(shapes) if s not in self._known and s[0] > least]
-        fresh = _screened(self._record, self._family, fresh, self._seen)
+        fresh = screened(self._record, self._family, fresh, self._seen)
         self._known.update(fresh)
         found: list[tuple[float, Shape]] = []
         for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen):
@@ -332,63 +222,6 @@ def _middle_first(found: list[Hypothesis]) -> list[Hypothesis]:
     centre = 0.5 * (min(h.rate_per_s for h in level) + max(h.rate_per_s for h in level))
     best = min(level, key=lambda h: abs(h.rate_per_s - centre))
     return [replace(best, log_prior=best.log_prior + top.score - best.score), *(h for h in found if h is not best)]
-
-
-# --------------------------------------------------------------------------------------------------- scoring
-
-
-def judged(
-    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, batch: int = 100_000
-) -> Iterable[tuple[Sequence[Shape], Floats, Floats]]:
-    """Yield (shapes, thresholds, log likelihoods), the latter two as (shapes, candidates), in digestible parts."""
-    size = max(1, batch // max(1, record.at_s.size))
-    for first in range(0, len(shapes), size):
-        part = shapes[first : first + size]
-        s = statistic(record, family, part, _guess(seen))
-        thresholds = _thresholds(record, s)
-        if not costed.sized(record):
-            best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
-            thresholds = np.take_along_axis(thresholds, best, axis=1)
-        ll = likelihood.log_likelihood(record, s, thresholds)
-        yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
-
-
-def _guess(seen: Structure) -> float:
-    return seen.usual
-
-
-def _screened(record: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
-    """Keep the shapes that miss the fewest decisions, by a quick look."""
-    if len(shapes) <= SCREENED:
-        return list(shapes)
-    quick = decisions.at_middle(record)
-    size = max(1, 200_000 // max(1, quick.at_s.size))
-    missed = []
-    for first in range(0, len(shapes), size):
-        s = statistic(quick, family, shapes[first : first + size], _guess(seen))
-        missed.append(likelihood.misfits(quick, s, _thresholds(quick, s)).min(axis=1))
-    order = np.argsort(np.concatenate(missed), kind="stable")[:SCREENED]
-    return [shapes[i] for i in order]
-
-
-def _thresholds(record: Record, s: Floats) -> Floats:
-    """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
-    if costed.sized(record):
-        return costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
-    need = decisions.central(record, s) + record.cost
-    refused = need[:, ~record.admitted]
-    middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
-    refused = np.partition(refused, (low, middle), axis=1)
-    marks = [refused[:, middle] - 1, refused[:, low] - 1]
-    if record.admitted.any():
-        admitted = need[:, record.admitted]
-        third = max(0, admitted.shape[1] - 3)
-        admitted = np.partition(admitted, (third, admitted.shape[1] - 1), axis=1)
-        marks += [admitted[:, -1], admitted[:, third]]
-    base = np.floor(np.stack(marks, axis=1) + 1e-9)
-    values = np.sort(np.maximum(np.concatenate([base, base + 1], axis=1), 1.0), axis=1)
-    repeated = np.concatenate([np.zeros((len(values), 1), bool), np.diff(values, axis=1) == 0], axis=1)
-    return np.where(repeated, HOPELESS, values)
 
 
 def hypothesis_of(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, proposals, replay, search, slopes
+from analysis import decisions, flight, judging, proposals, replay, search, slopes
 from analysis.fit import REFUSED_VARIANTS, server_offset
 from analysis.priors import prior_of
 from mock_server import limits
@@ -163,5 +163,5 @@ def _tables(record: Record, family: str, shapes: list[Shape], seen: Structure) -
     for first in range(0, len(shapes), size):
         part = shapes[first : first + size]
         passed = replay.passed(quick, family, part, guess)
-        for k, row in enumerate(search.statistic(quick, family, part, guess)[:, 0]):
+        for k, row in enumerate(judging.statistic(quick, family, part, guess)[:, 0]):
             yield part[k], slopes.counts(row, quick.admitted, record.n / quick.n, None if passed is None else passed[k])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, likelihood, proposals, search
+from analysis import decisions, flight, judging, likelihood, proposals, search
 from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.fit import REFUSED_VARIANTS, Fit, server_offset
 from analysis.misfit import misfit_of
@@ -121,7 +121,7 @@ def agreeing(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, toke
         excused=~which,
         thin=False,
     )
-    s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
     agrees = np.ones(len(calls), bool)
     agrees[record.position] = likelihood.agreement(record, s, h.limit) > 0.0
     return agrees[which]
@@ -133,7 +133,7 @@ def _record(calls: Calls, offsets: Floats, decides: Bools, *, counts_refused: bo
 
 def _held(records: dict[bool, decisions.Record], h: Hypothesis) -> tuple[decisions.Record, Floats, float]:
     record = records[h.counts_refused]
-    return record, search.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit
+    return record, judging.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit
 
 
 def _starts(family: str, requests: Fit, warm: Sequence[Hypothesis]) -> list[Shape]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, likelihood, search
+from analysis import decisions, flight, judging, likelihood, search
 from analysis.calls import ADMITTED, arrival_offsets
 from analysis.chance import by_chance
 from analysis.fit import Fit, fit
@@ -92,7 +92,7 @@ def _agreed(calls: Calls, fitted: Fit) -> Bools:
         )
         if record.n == 0:
             continue
-        s = search.statistic(record, h.family, [search.shape_of(h)], h.limit)
+        s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
         agree = likelihood.agreement(record, s, h.limit) > 0.0
         found[record.position[agree]] = True
     return found

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import counters, decisions, likelihood, search
+from analysis import counters, decisions, judging, likelihood
 from analysis.calls import ADMITTED, REFUSED, Calls
 from mock_server import limits
 
@@ -31,7 +31,7 @@ def replayed(seed: int) -> Calls:
 
 def misfit(record: decisions.Record, shape: tuple[float, ...]) -> float:
     """Return how far answers lie on the wrong side."""
-    at = search.statistic(record, "sliding_counter", [shape], 1.0)
+    at = judging.statistic(record, "sliding_counter", [shape], 1.0)
     return float(likelihood.overlap(record, at, np.array([[float(LIMIT)]]))[0, 0])
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import decisions, likelihood, search
+from analysis import decisions, judging, likelihood
 from analysis.calls import ADMITTED, PENDING, REFUSED, Calls
 from mock_server import limits
 
@@ -53,7 +53,7 @@ def test_statistic_agrees_with_the_state_machine(family: str, gaps: list[int]) -
     # Odd fractions of a second, so that no call falls on a boundary to the last bit.
     times = list(np.cumsum(np.array(gaps) / 997.0) + 0.000137)
     record, _ = record_of(spec, times)
-    statistic = search.statistic(record, family, [shape], 5.0)
+    statistic = judging.statistic(record, family, [shape], 5.0)
     assert likelihood.agreement(record, statistic, 5.0).min() == 1.0
 
 
@@ -69,7 +69,7 @@ def test_refused_calls_count_where_they_do(family: str) -> None:
     )
     shape = (3.1,) if family == "sliding_log" else (3.1, 0.4)
     record, _ = record_of(spec, times, counts_refused=True)
-    statistic = search.statistic(record, family, [shape], 5.0)
+    statistic = judging.statistic(record, family, [shape], 5.0)
     assert likelihood.agreement(record, statistic, 5.0).min() == 1.0
 
 
@@ -81,7 +81,7 @@ def test_a_refusal_may_have_come_after_calls_sent_within_the_spread() -> None:
     blank = np.full(n, np.nan)
     calls = Calls(sent, sent + 0.2, outcome, np.ones(n), blank, blank, blank, ("",) * n, ("",) * n)
     record = decisions.prepare(calls, np.linspace(-0.05, 0.05, 7), thin=False)
-    statistic = search.statistic(record, "sliding_log", [(60.0,)], 5.0)
+    statistic = judging.statistic(record, "sliding_log", [(60.0,)], 5.0)
     ll = likelihood.log_likelihood(record, statistic, np.array([[4.0, 5.0, 6.0]]))[0]
     assert ll.argmax() == 1
     assert ll[1] == pytest.approx(0.0, abs=1e-6)

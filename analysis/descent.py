@@ -1,0 +1,116 @@
+"""The way downhill for families whose statistic changes smoothly with the shape: sliding counters and token buckets.
+
+A measure of how far decisions lie on the wrong side is followed from the best of many shapes; for a counter that nearly
+fits, window and boundary are then solved for (`analysis.counters`). Pure but for the random numbers that are given.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import counters, decisions, likelihood
+from analysis.judging import statistic, thresholds_of
+from analysis.proposals import LEAST_WINDOW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from analysis.decisions import Record
+    from analysis.proposals import Shape, Structure
+
+STALLED: Final = 3  # steps of a smooth search in a row that gain less than a hundredth end it
+SMOOTH_STEPS: Final = 14
+ELITE: Final = 8  # shapes that a smooth search goes on from
+SETTLED: Final = 12  # and those that it hands on
+NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
+VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
+SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary
+
+
+class Pool:
+    """Shapes of a family with a smooth statistic, and how far each is from what was decided."""
+
+    def __init__(self, record: Record, family: str, seen: Structure) -> None:
+        self.quick = decisions.at_middle(record)
+        self.family = family
+        self._seen = seen
+        self._least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
+        self.far: dict[Shape, float] = {}
+
+    def add(self, shapes: Iterable[Shape]) -> None:
+        """Look at more shapes."""
+        fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
+        self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
+
+    def ranked(self) -> list[Shape]:
+        """Return the shapes, nearest first."""
+        return sorted(self.far, key=self.far.__getitem__)
+
+    @property
+    def top(self) -> float:
+        """How far the nearest is."""
+        return min(self.far.values(), default=math.inf)
+
+    def copy(self, without: Sequence[Shape] = ()) -> Pool:
+        """Return another with the same shapes, or with fewer of them."""
+        other = copy(self)
+        other.far = {shape: far for shape, far in self.far.items() if shape not in without}
+        return other
+
+
+def settled(pool: Pool, seen: Structure, rng: np.random.Generator) -> list[Shape]:
+    """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
+    if not pool.far:
+        return []
+    tops: list[float] = []
+    for step in range(SMOOTH_STEPS):
+        elite = pool.ranked()[:ELITE]
+        tops.append(pool.far[elite[0]])
+        if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
+            break
+        best = np.array(elite)
+        # The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
+        place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
+        around = np.cov(place, rowvar=False).reshape(place.shape[1], -1) if len(place) > 1 else np.eye(place.shape[1])
+        floor = np.diag([1.0, float(best[0, 0]) ** 2][: place.shape[1]]) * (0.03 * 0.5**step) ** 2
+        moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
+        moved = (place[:, None] + moves).reshape(-1, place.shape[1])
+        pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
+    if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
+        for valley in _distinct(pool.ranked()):
+            pool.add(_feasible(pool.quick, valley, seen))
+            if pool.top == 0.0:
+                break
+    return pool.ranked()[:SETTLED]
+
+
+def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
+    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place."""
+    kept: list[Shape] = []
+    for shape in ranked[:ELITE]:
+        near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < SAME_VALLEY * k[0] for k in kept)
+        if len(kept) < VALLEYS and not any(near):
+            kept.append(shape)
+    return kept
+
+
+def _feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
+    """Return what is feasible near this shape of a counter, with the number that suits it and the next ones."""
+    s = statistic(quick, "sliding_counter", [shape], seen.usual)
+    thresholds = thresholds_of(quick, s)
+    limit = float(thresholds[0, likelihood.overlap(quick, s, thresholds)[0].argmin()])
+    near = [n for n in (limit - 1.0, limit, limit + 1.0) if n >= 1.0]
+    return [found for n in near for found in counters.feasible(quick, shape, n)]
+
+
+def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:
+    size = max(1, 400_000 // max(1, quick.at_s.size))
+    found: list[float] = []
+    for first in range(0, len(shapes), size):
+        s = statistic(quick, family, shapes[first : first + size], seen.usual)
+        found += likelihood.overlap(quick, s, thresholds_of(quick, s)).min(axis=1).tolist()
+    return found

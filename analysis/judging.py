@@ -1,0 +1,91 @@
+"""Shapes of a family held against a `Record`: the statistic of each, its thresholds, and how well they explain it.
+
+A shape is all of a limit but its number (window and boundary, or rate); the numbers that are worth a look are read off
+the statistic where admissions end and refusals begin. Pure; arrays have the form (shapes, offsets, decisions) or
+(shapes, candidates).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis import costed, decisions, likelihood, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from analysis.calls import Floats
+    from analysis.decisions import Record
+    from analysis.proposals import Shape, Structure
+
+CLOSEST: Final = 3  # thresholds a shape is judged with
+SCREENED: Final = 60  # shapes that pass the quick look
+HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
+
+
+def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:
+    """Return the family's statistic, (shapes, offsets, decisions); ``limit`` matters to the anchored window alone."""
+    table = np.array(shapes, float)
+    match family:
+        case "fixed_window":
+            return replay.fixed_window(record, table[:, 0], table[:, 1])
+        case "anchored_window":
+            return replay.anchored_window(record, table[:, 0], limit)
+        case "sliding_log":
+            return replay.sliding_log(record, table[:, 0])
+        case "sliding_counter":
+            return replay.sliding_counter(record, table[:, 0], table[:, 1])
+        case _:
+            return replay.bucket_level(record, table[:, 0])
+
+
+def judged(
+    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, batch: int = 100_000
+) -> Iterable[tuple[Sequence[Shape], Floats, Floats]]:
+    """Yield (shapes, thresholds, log likelihoods), the latter two as (shapes, candidates), in digestible parts."""
+    size = max(1, batch // max(1, record.at_s.size))
+    for first in range(0, len(shapes), size):
+        part = shapes[first : first + size]
+        s = statistic(record, family, part, seen.usual)
+        thresholds = thresholds_of(record, s)
+        if not costed.sized(record):
+            best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
+            thresholds = np.take_along_axis(thresholds, best, axis=1)
+        ll = likelihood.log_likelihood(record, s, thresholds)
+        yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
+
+
+def screened(record: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[Shape]:
+    """Keep the shapes that miss the fewest decisions, by a quick look."""
+    if len(shapes) <= SCREENED:
+        return list(shapes)
+    quick = decisions.at_middle(record)
+    size = max(1, 200_000 // max(1, quick.at_s.size))
+    missed = []
+    for first in range(0, len(shapes), size):
+        s = statistic(quick, family, shapes[first : first + size], seen.usual)
+        missed.append(likelihood.misfits(quick, s, thresholds_of(quick, s)).min(axis=1))
+    order = np.argsort(np.concatenate(missed), kind="stable")[:SCREENED]
+    return [shapes[i] for i in order]
+
+
+def thresholds_of(record: Record, s: Floats) -> Floats:
+    """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
+    if costed.sized(record):
+        return costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
+    need = decisions.central(record, s) + record.cost
+    refused = need[:, ~record.admitted]
+    middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
+    refused = np.partition(refused, (low, middle), axis=1)
+    marks = [refused[:, middle] - 1, refused[:, low] - 1]
+    if record.admitted.any():
+        admitted = need[:, record.admitted]
+        third = max(0, admitted.shape[1] - 3)
+        admitted = np.partition(admitted, (third, admitted.shape[1] - 1), axis=1)
+        marks += [admitted[:, -1], admitted[:, third]]
+    base = np.floor(np.stack(marks, axis=1) + 1e-9)
+    values = np.sort(np.maximum(np.concatenate([base, base + 1], axis=1), 1.0), axis=1)
+    repeated = np.concatenate([np.zeros((len(values), 1), bool), np.diff(values, axis=1) == 0], axis=1)
+    return np.where(repeated, HOPELESS, values)
