@@ -1,11 +1,11 @@
-"""Window and boundary of a sliding counter that fit a record, given its number N: a small linear programme.
+"""Window and boundary of a sliding counter that fit a record, given its number N: a small convex problem.
 
 A counter admits a call of cost c at time t while ``cur + prev * (1 - ((t - b) / W - k)) + c <= N``, where k numbers the
 window, cur and prev are what was spent in it and in the one before, and b is a boundary. For the k, cur and prev of a
 shape close by, that is a bound on ``(t - b) / W``: linear in 1 / W and b / W, so that the shape that breaks the fewest
-bounds, weighted by how far, is a linear programme in two unknowns (with the hinge loss of a support vector machine;
-Cortes and Vapnik 1995). Counting anew from there and solving again ends in a narrow feasible region that no search
-downhill enters: it is some ten thousandths of a window wide. Pure; seconds on the record's clock.
+bounds, weighted by how far, is the minimum of a convex function of two unknowns (the hinge loss of a support vector
+machine; Cortes and Vapnik 1995). Counting anew from there and solving again ends in a narrow feasible region that no
+search downhill enters: it is some ten thousandths of a window wide. Pure; seconds on the record's clock.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import optimize
 
 from analysis import replay
+from analysis.kernels import separation
 
 if TYPE_CHECKING:
     from analysis.calls import Floats
@@ -53,24 +53,17 @@ def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape
     rows = int(np.sum(matters))
     if rows < FEWEST:
         return None
-    # In the unknowns a = 1 / W and b = (boundary - zero) / W: sign * (a * t - b - bound) >= margin - slack.
+    # In the unknowns a = 1 / W and b = (boundary - zero) / W: sign * (a * t - b - bound) >= margin.
     zero_s = float(record.at_s[0].mean())
     t = record.at_s[0] - zero_s
-    sign = np.where(record.admitted, 1.0, -1.0)[matters]
-    ends = np.array([[t[0], -1.0], [t[-1], -1.0]])
     least, most = passed[[0, -1]] - TURN, passed[[0, -1]] + TURN
-    rates = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    hard = np.concatenate([most, -least, [(1.0 + TURN) / window_s, (TURN - 1.0) / window_s]])
-    # Solved as its dual, which has two rows instead of one for each decision; the marginals of these are a and b.
-    solved = optimize.linprog(
-        np.concatenate([-sign * bound[matters] - margin_s / window_s, hard]),
-        A_eq=np.vstack([np.column_stack([-sign * t[matters], sign]), ends, -ends, rates]).T,
-        b_eq=np.zeros(2),
-        bounds=[(0.0, 1.0)] * rows + [(0.0, None)] * len(hard),
+    lasted = max(float(t[-1] - t[0]), 1e-9)
+    slowest = max((1.0 - TURN) / window_s, float(least[1] - most[0]) / lasted)
+    fastest = min((1.0 + TURN) / window_s, float(most[1] - least[0]) / lasted)
+    ends = np.column_stack([t[[0, -1]], least, most])
+    per_s, offset = separation.separated(
+        t[matters], bound[matters], record.admitted[matters], margin_s / window_s, (slowest, fastest), ends
     )
-    if solved.status != 0:
-        return None
-    per_s, offset = solved.eqlin.marginals.tolist()
     return 1.0 / per_s, zero_s + offset / per_s
 
 

@@ -9,6 +9,7 @@ measured spread). Pure; times in seconds.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,18 +24,39 @@ DRAWS: Final = 8  # orders of arrival that are averaged
 STRETCH: Final = 24  # of them in a row, where not all can be
 
 
+class Arrivals:
+    """When the first, the second … of some calls may be expected to have arrived, whichever that was.
+
+    Of many calls sent at once some are faster than usual: what has to do with the first of them comes too early. Only
+    some families ask for it, so it is worked out when it is first asked for. ``sent_s``: sorted.
+    """
+
+    def __init__(self, sent_s: Floats, offsets_s: Floats) -> None:
+        self._sent_s = sent_s
+        self._one_way_s = offsets_s / np.sqrt(2.0)  # offsets are differences of two delays
+
+    @cached_property
+    def mean_s(self) -> Floats:
+        """The mean of each moment, up to a common delay."""
+        n = len(self._sent_s)
+        chosen = np.random.default_rng(0).integers(len(self._one_way_s), size=(n, DRAWS))
+        total = np.zeros(n)
+        for draw in range(DRAWS):
+            total += np.sort(self._sent_s + self._one_way_s[chosen[:, draw]], kind="stable")
+        return np.asarray(total / DRAWS)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """A record prepared for fitting one metric: the history that counts, and the decisions worth explaining.
 
-    ``history_s``: when the counted calls were sent, sorted; ``arrived_s``: when the first, the second … of them may be
-    expected to have arrived, whichever that was; ``spent[k]``: their cost up to the k-th. ``at_s`` and
+    ``history_s``: when the counted calls were sent, sorted; ``spent[k]``: their cost up to the k-th. ``at_s`` and
     ``before`` are (offsets, decisions): the moment each decision is asked at, and how many of the history stand
     before it. ``episodes``: where each stretch from one block to the next starts.
     """
 
     history_s: Floats
-    arrived_s: Floats
+    arrivals: Arrivals
     spent: Floats
     sent_s: Floats
     admitted: Bools
@@ -97,34 +119,19 @@ def prepare(
     back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
     return Record(
         history_s=history,
-        arrived_s=_arrivals(history, offsets_s),
+        arrivals=Arrivals(history, offsets_s),
         spent=spent,
         sent_s=calls.sent_s[position],
         admitted=admitted,
         cost=cost[position],
         at_s=at,
-        before=before.astype(np.int64),
+        before=np.ascontiguousarray(before, np.int64),
         position=position,
         episodes=_spaced(calls.sent_s[position], np.concatenate([[0], back]), float(offsets_s[-1] - offsets_s[0])),
         spread_s=float(offsets_s[-1] - offsets_s[0]),
         counts_refused=counts_refused,
         counts_other=counts_other,
     )
-
-
-def _arrivals(sent_s: Floats, offsets_s: Floats) -> Floats:
-    """Return the mean moment, up to a common delay, at which the first, second … of these calls arrives.
-
-    Of many calls sent at once some are faster than usual: what has to do with the first of them comes too early.
-    """
-    if len(sent_s) == 0:
-        return sent_s
-    one_way = offsets_s / np.sqrt(2.0)  # offsets are differences of two delays
-    chosen = np.random.default_rng(0).integers(len(one_way), size=(len(sent_s), DRAWS))
-    total = np.zeros(len(sent_s))
-    for draw in range(DRAWS):
-        total += np.sort(sent_s + one_way[chosen[:, draw]], kind="stable")
-    return np.asarray(total / DRAWS)
 
 
 def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:

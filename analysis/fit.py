@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
 BESIDE_RATE: Final = 4.0  # and as many again beside one on the rate, which could explain the rest as well
+COUNTING_PRICE: Final = 1.0  # nats that it must earn that refused calls count,
+UNCOUNTED_PRICE: Final = 0.5  # and that calls which failed do not
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
@@ -275,9 +277,10 @@ def _rates(
     for family, counts_refused in _variants(warm, thorough=thorough):
         start = [search.shape_of(h) for h in warm if (h.family, h.counts_refused) == (family, counts_refused)][:6]
         record = refused_too if counts_refused else plain
-        made = search.search(record, family, seen, start, afresh=thorough, rival=best)
+        bonus = -COUNTING_PRICE if counts_refused else 0.0
+        made = search.search(record, family, seen, start, afresh=thorough, rival=best, bonus=bonus)
         best = max([best, *(h.score for h in made[:1])])
-        found += [replace(h, log_prior=h.log_prior - 1.0) for h in made] if counts_refused else made
+        found += made
     if thorough and bool(np.any(calls.outcome == OTHER)):
         found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
     top = max((h.score for h in found), default=0.0)
@@ -312,14 +315,13 @@ def _without_failures(
     for h in leading:
         shape = search.shape_of(h)
         for _, thresholds, ll in judging.judged(record, h.family, [shape], seen):
-            prior = prior_of(record, h.family, shape, seen) - 0.5
+            prior = prior_of(record, h.family, shape, seen) - UNCOUNTED_PRICE
             again += [
                 search.hypothesis_of(record, h.family, shape, float(k), float(v), prior)
                 for k, v in zip(thresholds[0], ll[0], strict=True)
             ]
     if ranked and ranked[0].window_s is not None and not ranked[0].roundness:
-        anew = search.search(record, "token_bucket", seen)
-        again += [replace(h, log_prior=h.log_prior - 0.5) for h in anew]
+        again += search.search(record, "token_bucket", seen, bonus=-UNCOUNTED_PRICE)
     return again
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import costed, decisions, likelihood, replay
+from analysis.kernels import likelihoods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,18 +28,18 @@ HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repe
 
 def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:
     """Return the family's statistic, (shapes, offsets, decisions); ``limit`` matters to the anchored window alone."""
-    table = np.array(shapes, float)
+    first_s, *others = np.array(shapes, float).T.copy()
     match family:
         case "fixed_window":
-            return replay.fixed_window(record, table[:, 0], table[:, 1])
+            return replay.fixed_window(record, first_s, *others)
         case "anchored_window":
-            return replay.anchored_window(record, table[:, 0], limit)
+            return replay.anchored_window(record, first_s, limit)
         case "sliding_log":
-            return replay.sliding_log(record, table[:, 0])
+            return replay.sliding_log(record, first_s)
         case "sliding_counter":
-            return replay.sliding_counter(record, table[:, 0], table[:, 1])
+            return replay.sliding_counter(record, first_s, *others)
         case _:
-            return replay.bucket_level(record, table[:, 0])
+            return replay.bucket_level(record, first_s)
 
 
 def judged(
@@ -75,17 +76,4 @@ def thresholds_of(record: Record, s: Floats) -> Floats:
     """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
     if costed.sized(record):
         return costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
-    need = decisions.central(record, s) + record.cost
-    refused = need[:, ~record.admitted]
-    middle, low = (refused.shape[1] - 1) // 2, (refused.shape[1] - 1) // 10
-    refused = np.partition(refused, (low, middle), axis=1)
-    marks = [refused[:, middle] - 1, refused[:, low] - 1]
-    if record.admitted.any():
-        admitted = need[:, record.admitted]
-        third = max(0, admitted.shape[1] - 3)
-        admitted = np.partition(admitted, (third, admitted.shape[1] - 1), axis=1)
-        marks += [admitted[:, -1], admitted[:, third]]
-    base = np.floor(np.stack(marks, axis=1) + 1e-9)
-    values = np.sort(np.maximum(np.concatenate([base, base + 1], axis=1), 1.0), axis=1)
-    repeated = np.concatenate([np.zeros((len(values), 1), bool), np.diff(values, axis=1) == 0], axis=1)
-    return np.where(repeated, HOPELESS, values)
+    return likelihoods.thresholds(decisions.central(record, s) + record.cost, record.admitted)

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions
+from analysis.kernels import likelihoods
 
 if TYPE_CHECKING:
-    from analysis.calls import Bools, Floats
+    from analysis.calls import Floats
     from analysis.decisions import Record
 
 OUTLIER: Final = 1e-3  # chance that a decision has a cause outside the model
 OWN: Final = 2  # offsets to either side that a decision's own delay may reach
-_LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1)).astype(np.float32)
+_LOG_SHARE: Final = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(2 * OWN + 2) / (2 * OWN + 1))
 EDGE: Final = 5e-10  # calls by which sums of floats may be off: what needs all of the limit is let in
+MOST_WRONG: Final = 0.2  # of the threshold that a decision counts in `overlap`, at most
 MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
 
 
@@ -31,31 +33,13 @@ def log_likelihood(record: Record, statistic: Floats, limits: Floats) -> Floats:
     too: each episode is averaged over the offsets as a whole. What a decision has for itself, its own delay, is
     allowed for by its share of agreement at the neighbouring offsets.
     """
-    need = statistic + record.cost - 1e-9
-    return np.stack([_episodes_ll(record, need <= limits[:, k, None, None]) for k in range(limits.shape[1])], axis=1)
-
-
-def _episodes_ll(record: Record, passes: Bools) -> Floats:
-    agree = passes == record.admitted
-    open_ = np.flatnonzero(~agree.all(axis=(0, 1)))  # the others agree whatever the shape: they add nothing
-    if len(open_) == 0:
-        return np.zeros(len(passes))
-    offsets = np.clip(np.arange(-OWN, agree.shape[1] + OWN), 0, agree.shape[1] - 1)
-    padded = agree[:, :, open_].view(np.int8)[:, offsets]
-    near = sum(padded[:, k : k + agree.shape[1]] for k in range(2 * OWN + 1))
-    episode = np.searchsorted(record.episodes, open_, side="right")
-    starts = np.flatnonzero(np.diff(episode, prepend=-1))
-    by_episode = np.add.reduceat(_LOG_SHARE[near], starts, axis=2)
-    top = by_episode.max(axis=1, keepdims=True)
-    mean = np.log(np.exp(by_episode - top).mean(axis=1)) + top[:, 0]
-    return np.asarray(mean.sum(axis=1))
+    return likelihoods.log_likelihood(statistic, record.cost, record.admitted, record.episodes, limits, _LOG_SHARE)
 
 
 def misfits(record: Record, statistic: Floats, limits: Floats) -> Floats:
     """Return how many decisions the thresholds, (shapes, candidates), miss at the middle offset."""
-    need = decisions.central(record, statistic) + record.cost - 1e-9
-    columns = [((need <= limits[:, k, None]) != record.admitted).sum(axis=1) for k in range(limits.shape[1])]
-    return np.stack(columns, axis=1).astype(float)
+    need = decisions.central(record, statistic) + record.cost
+    return likelihoods.misfits(need, record.admitted, limits)
 
 
 def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
@@ -67,15 +51,7 @@ def overlap(record: Record, statistic: Floats, limits: Floats) -> Floats:
     """
     need = decisions.central(record, statistic) + record.cost
     side = np.where(record.admitted, 1.0, -1.0)
-    columns = []
-    for k in range(limits.shape[1]):
-        limit = limits[:, k, None]
-        wrong = need - (limit + EDGE)
-        wrong *= side
-        missed = np.count_nonzero(wrong > 0.0, axis=1)
-        wrong *= 1.0 / (limit + 1.0)
-        columns.append(np.clip(wrong, 0.0, 0.2, out=wrong).sum(axis=1) + MISSED_AT_ALL * missed)
-    return np.stack(columns, axis=1)
+    return likelihoods.overlap(need, side, limits, EDGE, MOST_WRONG, MISSED_AT_ALL)
 
 
 def agreement(record: Record, statistic: Floats, limit: float) -> Floats:

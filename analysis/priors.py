@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from analysis.proposals import ROUND_WINDOWS_S
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from analysis.calls import Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
 
@@ -24,24 +28,29 @@ def roundness(window_s: float) -> float:
 
 
 def prior_of(record: Record, family: str, shape: Shape, seen: Structure) -> float:
-    """Return the log prior: round windows are likelier, and so are windows aligned to the server's clock.
+    """Return the log prior of one shape: see `priors_of`."""
+    return float(priors_of(record, family, [shape], seen)[0])
+
+
+def priors_of(record: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> Floats:
+    """Return the log priors: round windows are likelier, and so are windows aligned to the server's clock.
 
     A phase that the record was free to choose costs what choosing it was worth (an Occam factor): the number of
     phases that could have been told apart.
     """
     if family == "token_bucket":
-        return -RATE_PRICE - ODD_COST
-    window_s = float(shape[0])
-    value = roundness(window_s) - ODD_COST - RATE_PRICE
-    if len(shape) == 1:
+        return np.full(len(shapes), -RATE_PRICE - ODD_COST)
+    window_s, *phases_s = np.array(shapes, float).T
+    rounded, whole = np.isin(window_s, ROUND_WINDOWS_S), window_s % 1.0 == 0.0
+    value = np.where(rounded, ROUND_BONUS, np.where(whole, WHOLE_BONUS, 0.0)) - ODD_COST - RATE_PRICE
+    if not phases_s:
         return value
     blur = 2.0 * (record.spread_s + 0.005 * window_s)
-    # Only whole seconds: among windows of any length, one that fits the epoch by chance is always near.
-    if seen.server_offset_s is not None and window_s.is_integer():
+    free = np.where(rounded, UNALIGNED, 0.0) + np.clip(np.log(window_s / blur), 1.0, 6.0)
+    if seen.server_offset_s is not None:
         offset, slack = seen.server_offset_s
-        near = blur if window_s in ROUND_WINDOWS_S else 2.0 * record.spread_s  # of so many whole seconds one fits
-        off = (shape[1] + offset + 0.5 * window_s) % window_s - 0.5 * window_s
-        if abs(off) <= slack + near:
-            return value - ODD_COST
-    unaligned = UNALIGNED if window_s in ROUND_WINDOWS_S else 0.0
-    return value - ODD_COST - unaligned - min(6.0, max(1.0, math.log(window_s / blur)))
+        near = np.where(rounded, blur, 2.0 * record.spread_s)  # of so many whole seconds one fits
+        off = (phases_s[0] + offset + 0.5 * window_s) % window_s - 0.5 * window_s
+        # Only whole seconds: among windows of any length, one that fits the epoch by chance is always near.
+        free[whole & (np.abs(off) <= slack + near)] = 0.0
+    return np.asarray(value - ODD_COST - free)

@@ -228,7 +228,7 @@ def _threshold_windows(record: Record, limit: int) -> list[float]:
     full = before >= limit
     if not (full & ~record.admitted).any():
         return []
-    gap = at[full] - record.arrived_s[before[full] - limit]
+    gap = at[full] - record.arrivals.mean_s[before[full] - limit]
     order = np.argsort(gap)
     gap, admitted = gap[order], record.admitted[full][order]
     wrong = np.cumsum(admitted) + np.concatenate([np.cumsum((~admitted)[::-1])[::-1][1:], [0]])

@@ -9,21 +9,22 @@ well as the best (a profile likelihood).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from analysis import steps
 from analysis.descent import Pool, settled
 from analysis.judging import judged, screened
-from analysis.priors import prior_of, roundness
+from analysis.priors import priors_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from analysis.calls import Bools, Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
 
@@ -44,8 +45,7 @@ ASTRAY: Final = 2.0  # of `likelihood.overlap` at the start, from which none cam
 RATE_FAMILIES: Final = ("fixed_window", "anchored_window", "sliding_log", "token_bucket", "sliding_counter")
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
+class Hypothesis(msgspec.Struct, frozen=True):
     """One fully specified rate limit and how well it explains the record. Seconds, calls (or tokens) a window.
 
     ``limit`` is N of a window family, the burst of a bucket; ``rate_per_s`` is N / W or the refill rate.
@@ -97,6 +97,7 @@ def search(
     *,
     afresh: bool = True,
     rival: float = -math.inf,
+    bonus: float = 0.0,
 ) -> list[Hypothesis]:
     """Return the hypotheses of one family that explain the record best, best first (empty: nothing to explain).
 
@@ -131,7 +132,7 @@ def search(
     for _ in range(2):
         ends = table.ends()
         table.look([shape for end in ends for shape in steps.outwards(end, seen)])
-    return _middle_first(table.hypotheses())
+    return _middle_first(table.hypotheses(bonus))
 
 
 def _poor(record: Record) -> float:
@@ -166,7 +167,7 @@ class _Table:
     def __init__(self, record: Record, family: str, seen: Structure) -> None:
         self._record, self._family, self._seen = record, family, seen
         self._known: set[Shape] = set()
-        self._rows: list[tuple[float, float, float, Shape]] = []  # score, log likelihood, threshold, shape
+        self._parts: list[tuple[Floats, Floats, Floats, Floats]] = []  # score, log likelihood, threshold, shape
         self._top = -math.inf
 
     def look(self, shapes: Iterable[Shape]) -> list[tuple[float, Shape]]:
@@ -177,39 +178,49 @@ class _Table:
         self._known.update(fresh)
         found: list[tuple[float, Shape]] = []
         for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen):
-            prior = np.array([prior_of(self._record, self._family, shape, self._seen) for shape in part])
-            score = ll + prior[:, None]
+            score = ll + priors_of(self._record, self._family, part, self._seen)[:, None]
             best = score.max(axis=1)
             self._top = max(self._top, float(best.max()))
             found += [(float(best[i]), part[i]) for i in np.flatnonzero(best > self._top - FAR).tolist()]
-            for i, j in np.argwhere(score > self._top - KEEP).tolist():
-                if self._blurred(part[i], float(thresholds[i, j])):
-                    continue
-                self._rows.append((float(score[i, j]), float(ll[i, j]), float(thresholds[i, j]), part[i]))
+            i, j = np.nonzero(score > self._top - KEEP)
+            table = np.array(part, float)
+            kept = ~self._blurred(table[i, 0], thresholds[i, j])
+            i, j = i[kept], j[kept]
+            self._parts.append((score[i, j], ll[i, j], thresholds[i, j], table[i]))
         return sorted(found, reverse=True)
 
-    def _blurred(self, shape: Shape, limit: float) -> bool:
-        """Return whether this is a bucket so small and fast that it refills within the spread, which would hide it."""
+    def _blurred(self, first: Floats, limit: Floats) -> Bools:
+        """Return which are buckets so small and fast that they refill within the spread, which would hide them."""
         if self._family != "token_bucket":
-            return False
-        refilled = shape[0] * self._record.spread_s
-        return refilled > (1.0 if limit <= SMALL_BURST else limit)
+            return np.zeros(len(first), bool)
+        return np.asarray(first * self._record.spread_s > np.where(limit <= SMALL_BURST, 1.0, limit))
+
+    def _within(self, reach: float) -> tuple[Floats, Floats, Floats, Floats]:
+        """Return the points so near the best: scores, log likelihoods, thresholds, and shapes as rows."""
+        if not self._parts:
+            return np.zeros(0), np.zeros(0), np.zeros(0), np.zeros((0, 1))
+        score, ll, limit, shapes = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        kept = score > self._top - reach
+        return score[kept], ll[kept], limit[kept], shapes[kept]
 
     def ends(self) -> list[Shape]:
         """Return the shapes with the lowest and the highest rate on the plateau around the best."""
-        level = [row for row in self._rows if row[0] > self._top - PLATEAU]
-        if not level:
+        _, _, limit, shapes = self._within(PLATEAU)
+        if not len(shapes):
             return []
-        rate = [row[2] / row[3][0] if self._family != "token_bucket" else row[3][0] for row in level]
-        low, high = int(np.argmin(rate)), int(np.argmax(rate))
-        return [level[low][3], level[high][3]]
+        rate = shapes[:, 0] if self._family == "token_bucket" else limit / shapes[:, 0]
+        return [tuple(shapes[k].tolist()) for k in (int(np.argmin(rate)), int(np.argmax(rate)))]
 
-    def hypotheses(self) -> list[Hypothesis]:
+    def hypotheses(self, bonus: float) -> list[Hypothesis]:
         """Return the points near the best, best first."""
-        unique = {(row[3], row[2]): row for row in self._rows if row[0] > self._top - KEEP}
-        rows = sorted(unique.values(), reverse=True)[:MOST]
+        score, ll, limit, shapes = self._within(KEEP)
+        order = np.lexsort([*shapes.T[::-1], limit, ll, score])[::-1]
+        rows = np.column_stack([score, ll, limit, shapes])[order]
+        same = np.zeros(len(rows), bool)
+        same[1:] = (rows[1:, 2:] == rows[:-1, 2:]).all(axis=1)
         return [
-            hypothesis_of(self._record, self._family, shape, limit, ll, score - ll) for score, ll, limit, shape in rows
+            hypothesis_of(self._record, self._family, tuple(row[3:]), row[2], row[1], row[0] - row[1] + bonus)
+            for row in rows[~same][:MOST].tolist()
         ]
 
 
@@ -221,7 +232,10 @@ def _middle_first(found: list[Hypothesis]) -> list[Hypothesis]:
     level = [h for h in found if h.score > top.score - 0.3 and h.limit == top.limit]
     centre = 0.5 * (min(h.rate_per_s for h in level) + max(h.rate_per_s for h in level))
     best = min(level, key=lambda h: abs(h.rate_per_s - centre))
-    return [replace(best, log_prior=best.log_prior + top.score - best.score), *(h for h in found if h is not best)]
+    return [
+        msgspec.structs.replace(best, log_prior=best.log_prior + top.score - best.score),
+        *(h for h in found if h is not best),
+    ]
 
 
 def hypothesis_of(

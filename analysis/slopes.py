@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import special
+
+from analysis.kernels import gentle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,15 +45,6 @@ class Slope:
     share: float = 0.0
     group: int = 1
 
-    def refused(self, held: Floats, passed: Floats | float = 1.0) -> Floats:
-        """Return the chance that a call is refused when ``held`` calls of ours are counted.
-
-        ``passed``: the part of what the limiter remembers in which others may have come.
-        """
-        if self.places > 1:
-            return np.asarray(np.interp(held, *_on_step(self.places, self.limit // self.places)))
-        return _taken(held, passed, *np.array([[self.limit], [self.share], [self.group]]))
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -74,23 +66,22 @@ class Counts:
     def judged(self, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
         """Return (log likelihood in nats, slope): how well each explains the decisions."""
         known = list(slopes)
-        refused = np.empty((len(known), len(self.held)))
-        alone = np.array([slope.places == 1 for slope in known])
-        for k in np.flatnonzero(~alone).tolist():
-            refused[k] = known[k].refused(self.held)
-        if alone.any():  # all at once: there are hundreds of them
-            about = np.array([(s.limit, s.share, s.group) for s in known if s.places == 1], float)
-            refused[alone] = _taken(self.held, self.passed, *about.T[:, :, None])
-        chance = OUTLIER + (1.0 - 2.0 * OUTLIER) * refused
-        ll = np.log1p(-chance) @ self.admitted + np.log(chance) @ self.refused
-        return list(zip(ll.tolist(), known, strict=True))
-
-
-def _taken(held: Floats, passed: Floats | float, limit: Floats, share: Floats, group: Floats) -> Floats:
-    """Return the chance that others have taken what is left, (slopes, decisions); the last three are columns."""
-    room = np.ceil(np.maximum(limit - held, 0.0) / group)
-    taken = special.gammainc(np.maximum(room, 1.0), passed * share * limit / group)
-    return np.where(room > 0, taken, 1.0)
+        beside = [slope for slope in known if slope.places == 1]
+        apart = [slope for slope in known if slope.places > 1]
+        found: list[tuple[float, Slope]] = []
+        if beside:
+            about = np.array([(s.limit, s.share, s.group) for s in beside], float)
+            ll = gentle.beside(self.held, self.passed, self.admitted, self.refused, about, OUTLIER)
+            found += zip(ll.tolist(), beside, strict=True)
+        if apart:
+            steps = [_on_step(s.places, s.limit // s.places) for s in apart]
+            chances = [chance for _, chance in steps]
+            starts = np.cumsum([0, *(len(chance) for chance in chances)])
+            limits, scales = np.array([(s.limit, scale) for s, (scale, _) in zip(apart, steps, strict=True)], float).T
+            rows = (self.held, self.admitted, self.refused)
+            ll = gentle.apart(*rows, limits.copy(), scales.copy(), starts, np.concatenate(chances), OUTLIER)
+            found += zip(ll.tolist(), apart, strict=True)
+        return found
 
 
 def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats | None = None) -> Counts:
@@ -149,16 +140,18 @@ def _beside(table: Counts, shares: Sequence[float], groups: Sequence[float], ste
                 yield Slope(n, 1, share, group)
 
 
-def _on_step(places: int, each: int) -> tuple[Floats, Floats]:
-    """Return (calls held, chance of a refusal); large counters look like smaller ones, by the root of their size."""
+def _on_step(places: int, each: int) -> tuple[float, Floats]:
+    """Return (calls that a step of room stands for, chance of a refusal at each step from empty to full).
+
+    Large counters look like smaller ones, by the root of their size.
+    """
     step = min((n for n in _SIMULATED if n >= each), default=_SIMULATED[-1])
-    room, chance = _filled(places, step)
-    return places * each - room * math.sqrt(each / step), chance
+    return math.sqrt(each / step), _filled(places, step)
 
 
 @lru_cache(maxsize=512)
-def _filled(places: int, each: int) -> tuple[Floats, Floats]:
-    """Return (room that is left, chance of a refusal) while counters fill up, from many simulated windows.
+def _filled(places: int, each: int) -> Floats:
+    """Return the chance of a refusal after 0, 1, 2 … calls, while counters fill up, from many simulated windows.
 
     Each admitted call went to one of the counters that were not full, all alike. Where f of R are full, R / (R - f)
     calls are decided on average until one passes: those that wait are refused the more often, so they weigh more.
@@ -172,4 +165,4 @@ def _filled(places: int, each: int) -> tuple[Floats, Floats]:
         some = full.sum(axis=1)
         chance[held] = np.mean(some / (places - some)) / np.mean(places / (places - some))
         counters[runs, np.argmax(np.where(full, -1.0, rng.random(full.shape)), axis=1)] += 1
-    return np.arange(places * each, -1.0, -1.0), chance
+    return chance

@@ -12,6 +12,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, proposals, search
@@ -61,8 +62,7 @@ def fit_tokens(calls: Calls, requests: Fit, warm: Sequence[Hypothesis] = ()) -> 
         for counts in (False, True) if family in REFUSED_VARIANTS else (False,):
             start = _starts(family, requests, [h for h in warm if h.counts_refused == counts])
             bonus = KINSHIP * (_kin(family, requests) - 0.5) - REFUSED_COST * counts
-            made = search.search(records[counts], family, seen, start)
-            found += [replace(h, log_prior=h.log_prior + bonus) for h in made]
+            found += search.search(records[counts], family, seen, start, bonus=bonus)
     left = int(np.sum(~records[False].admitted))
     top = max((h.score for h in found), default=-np.inf)
     if top < left * float(np.log(likelihood.OUTLIER)) + 2.0:
@@ -177,5 +177,5 @@ def _central(ranked: list[Hypothesis]) -> list[Hypothesis]:
     level = [h for h in ranked if h.score > top.score - LEVEL and h.family == top.family]
     centre = 0.5 * (min(h.rate_per_s for h in level) + max(h.rate_per_s for h in level))
     best = min(level, key=lambda h: abs(h.rate_per_s - centre))
-    lifted = replace(best, log_prior=best.log_prior + top.score - best.score)
+    lifted = msgspec.structs.replace(best, log_prior=best.log_prior + top.score - best.score)
     return [lifted, *(h for h in ranked if h is not best)]

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import decisions, flight, forecast, proposals
-from analysis.calls import ADMITTED, REFUSED, Calls
+from analysis.calls import ADMITTED, REFUSED
 from analysis.chance import by_chance
 from analysis.conclude import UNANCHORED, near, rate_interval
 from analysis.doubt import COMMON_WINDOWS_S
 from analysis.fit import Fit, fit, server_offset
 from analysis.proposals import ROUND_WINDOWS_S
+from analysis.running import RunningCalls
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests
 from analysis.two_limits import Doubt
@@ -27,7 +28,7 @@ from redline.traffic import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from analysis.calls import Floats
+    from analysis.calls import Calls, Floats
     from analysis.decisions import Record
     from analysis.search import Hypothesis
     from redline.traffic import Traffic
@@ -80,6 +81,10 @@ class Knowledge:
     unexplained: int = 0  # answers that the last one which did so left over
     doubt: Doubt = field(default_factory=Doubt)  # whether one limit on requests is enough
     fit: Fit = field(init=False)
+    _running: RunningCalls = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._running = RunningCalls(self.traffic.attempts)
 
     def _refit(self, *, thorough: bool = True, afresh: bool = False) -> None:
         """Explain the record again; ``afresh`` from nothing, as it will be explained in the end."""
@@ -249,7 +254,7 @@ class Knowledge:
 
     def _calls(self) -> Calls:
         now_s, answer_s = self.traffic.now_s(), 0.999 * self._answer_s()
-        return for_requests(Calls.from_attempts(self.traffic.attempts, now_s=now_s, answer_s=answer_s))
+        return for_requests(self._running.calls(now_s, answer_s))
 
     def _answer_s(self) -> float:
         """Return how long after it was sent a call without an answer has passed: a refusal would have come back."""

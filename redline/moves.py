@@ -45,6 +45,7 @@ class Moves(Knowledge):
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        Knowledge.__post_init__(self)  # a class with slots is made anew: `super` would mean the old one
         self.rng = np.random.default_rng(self.options.seed)
 
     def _burst(self, phase: str, n: int) -> ProbeReport:

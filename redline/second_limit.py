@@ -17,6 +17,7 @@ from analysis.conclude import conclude_limits
 from analysis.fit import fit
 from analysis.infer import met_no_rate
 from analysis.recommend import recommend
+from analysis.running import RunningCalls
 from analysis.tokens import for_requests
 from redline import probing
 from redline.prober import Prober
@@ -178,6 +179,7 @@ class Within(_Shaped):
     def __init__(self, traffic: Traffic, known: Fit) -> None:
         super().__init__(traffic)
         self._known = known
+        self._running = RunningCalls(traffic.attempts)
 
     def run(self, probe: Probe) -> ProbeReport:
         """Carry out a probe once the long limit has room for it, or for most of what it ever has room for."""
@@ -202,7 +204,7 @@ class Within(_Shaped):
 
     def _record(self, best: Hypothesis) -> Record:
         # What has no answer yet may have been admitted, and then it takes room.
-        calls = Calls.from_attempts(self.attempts, now_s=self.now_s(), answer_s=0.0)
+        calls = self._running.calls(self.now_s(), answer_s=0.0)
         return decisions.prepare(
             calls, self._known.offsets_s, counts_refused=best.counts_refused, counts_other=best.counts_other
         )

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions, forecast
-from analysis.calls import Calls
+from analysis.running import RunningCalls
 from analysis.tokens import PHASE, fit_tokens
 from redline import probing
 
 if TYPE_CHECKING:
-    from analysis.calls import Floats
+    from analysis.calls import Calls, Floats
     from analysis.fit import Fit
     from analysis.search import Hypothesis
     from redline.prober import Prober
@@ -35,20 +35,21 @@ class TokenCalls:
     counting: bool = False  # whether refused calls seem to count
     spent: int = 0
     tokens: Fit | None = None
-    _base: Calls | None = None
     _known: int = 0
     _rng: np.random.Generator = field(init=False)
+    _running: RunningCalls = field(init=False)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng((self.prober.options.seed, 1))
+        self._running = RunningCalls(self.prober.traffic.attempts)
 
     def _settle(self) -> None:
-        """Let all answers arrive, and keep what is known so far as arrays."""
+        """Let all answers arrive."""
         until = self._now_s() + 4.0 * self._latency_s()
         attempts = self.prober.traffic.attempts
         while self._now_s() < until and any(a.status is None for a in attempts[self._known :]):
             self.prober.traffic.sleep_until(self._now_s() + 0.25)
-        self._base, self._known = Calls.from_attempts(attempts), len(attempts)
+        self._known = len(attempts)
 
     def _ask(self, size: int, *, wait: bool = True) -> bool:
         """Send one call of this size once requests have room; returns whether it passed."""
@@ -87,11 +88,7 @@ class TokenCalls:
         self.tokens = fit_tokens(self._calls(), self.prober.fit, warm)
 
     def _calls(self) -> Calls:
-        attempts = self.prober.traffic.attempts
-        if self._base is None:
-            return Calls.from_attempts(attempts, now_s=self._now_s(), answer_s=self._patience_s())
-        new = Calls.from_attempts(attempts[self._known :], now_s=self._now_s(), answer_s=self._patience_s())
-        return self._base.joined(new)
+        return self._running.calls(self._now_s(), self._patience_s())
 
     def _history(self, h: Hypothesis, *, tokens: bool = False) -> decisions.Record:
         calls = self._calls()

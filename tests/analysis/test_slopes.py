@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis import slopes
 from analysis.slopes import Counts, Slope
+
+if TYPE_CHECKING:
+    from analysis.calls import Floats
 
 
 def simulated(places: int, each: int, arrivals: int, runs: int) -> Counts:
@@ -23,6 +29,13 @@ def simulated(places: int, each: int, arrivals: int, runs: int) -> Counts:
     return slopes.counts(np.array(held, float), np.array(passed))
 
 
+def refused_by(slope: Slope, held: Floats) -> Floats:
+    """Return the chance of a refusal at each count, read off what one refusal there is worth."""
+    one, none = np.ones(1), np.zeros(1)
+    each = [Counts(np.array([h]), one, none, one).judged([slope])[0][0] for h in held.tolist()]
+    return np.asarray((np.exp(each) - slopes.OUTLIER) / (1.0 - 2.0 * slopes.OUTLIER))
+
+
 @pytest.mark.parametrize(("places", "each"), [(2, 40), (5, 12), (8, 1)])
 def test_the_slope_of_counters_apart_is_that_of_a_simulation(places: int, each: int) -> None:
     """At each number of calls held about as many are refused as the curve says."""
@@ -30,7 +43,7 @@ def test_the_slope_of_counters_apart_is_that_of_a_simulation(places: int, each: 
     decided = seen.admitted + seen.refused
     often = decided > 200
     share = (seen.refused / np.maximum(decided, 1))[often]
-    assert np.abs(share - Slope(places * each, places).refused(seen.held)[often]).max() < 0.12
+    assert np.abs(share - refused_by(Slope(places * each, places), seen.held)[often]).max() < 0.12
     assert share.max() > 0.5
 
 
@@ -43,11 +56,11 @@ def test_counters_apart_are_found_again() -> None:
 
 def test_others_take_what_is_left() -> None:
     """Nothing of ours passes beyond the limit; far below it hardly anything is refused; between them it rises."""
-    refused = Slope(100, share=0.2, group=2).refused(np.arange(121.0))
+    refused = refused_by(Slope(100, share=0.2, group=2), np.arange(121.0))
     assert (np.diff(refused) >= 0).all()
     assert refused[30] < 0.001
     assert 0.3 < refused[80] < 0.7
-    assert (refused[100:] == 1.0).all()
+    assert refused[100:] == pytest.approx(1.0)
 
 
 def test_others_on_the_quota_are_found_again() -> None:
@@ -80,3 +93,11 @@ def test_others_on_the_quota_have_used_little_of_a_window_that_began_just_now() 
     assert best.share == pytest.approx(0.3, abs=0.1)
     blind, _ = max(slopes.beside_others(slopes.counts(held, held + theirs < 100)), key=lambda pair: pair[0])
     assert max(slopes.beside_others(table), key=lambda pair: pair[0])[0] > blind + 100.0
+
+
+def test_what_others_have_taken_is_a_poisson_number_of_groups() -> None:
+    """Summed up where few groups are left, by a normal approximation beyond: both are close to the exact chance."""
+    for limit, share, group in ((12, 0.3, 1), (40, 0.4, 3), (900, 0.2, 1), (3000, 0.1, 150)):
+        held = np.arange(0.0, limit, max(1, limit // 50))
+        exact = stats.poisson.sf(np.ceil((limit - held) / group) - 1, share * limit / group)
+        assert refused_by(Slope(limit, share=share, group=group), held) == pytest.approx(exact, abs=5e-4)

@@ -1,0 +1,24 @@
+"""The inner loops of the inference, compiled by numba: what is asked of every decision of a record, for many shapes.
+
+`analysis.replay`, `analysis.judging` and `analysis.likelihood` say what each of these is for; here are loops over plain
+arrays of the form (shapes, offsets, decisions), (shapes, candidates), (offsets, decisions) or one dimension; times in
+seconds on the record's clock. Compiled code is kept beside its source, or in the user's cache where that cannot be
+written, so that only the first run on a machine waits for it. It is made anew where its own file has changed, not where
+only one that it imports has: after a change in `selection`, touch the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numba
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function for the types of its arguments, when it is first called with these."""
+    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))

@@ -1,0 +1,154 @@
+"""Thresholds of a statistic, and how well decisions agree with them: see `analysis.likelihood`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.kernels import compiled
+from analysis.kernels.selection import selected
+
+if TYPE_CHECKING:
+    from analysis.calls import Bools, Floats, Ints
+
+
+@compiled
+def thresholds(need: Floats, admitted: Bools) -> Floats:
+    """Return integers near where admissions end and refusals begin, rising; 0 in the place of a repeated one.
+
+    ``need``: (shapes, decisions), what each decision brings the count to.
+    """
+    let_in, kept_out = np.flatnonzero(admitted), np.flatnonzero(~admitted)
+    marks = 4 if len(let_in) else 2
+    out = np.empty((len(need), 2 * marks))
+    refused = np.empty(len(kept_out))
+    middle, low = (len(refused) - 1) // 2, (len(refused) - 1) // 10
+    base = np.empty(marks)
+    for s in range(len(need)):
+        for k in range(len(kept_out)):
+            refused[k] = need[s, kept_out[k]]
+        base[0] = selected(refused, middle) - 1.0
+        base[1] = selected(refused[: middle + 1], low) - 1.0
+        if len(let_in):
+            most = second = third = -np.inf
+            for d in let_in:
+                value = need[s, d]
+                if value > third:
+                    third = min(second, value)
+                    second, most = max(second, min(most, value)), max(most, value)
+            base[2], base[3] = most, (most, second, third)[min(len(let_in), 3) - 1]
+        for k in range(marks):
+            whole = math.floor(base[k] + 1e-9)
+            out[s, k], out[s, marks + k] = max(whole, 1.0), max(whole + 1.0, 1.0)
+        out[s].sort()
+        for k in range(2 * marks - 1, 0, -1):
+            if out[s, k] == out[s, k - 1]:
+                out[s, k] = 0.0
+    return out
+
+
+@compiled
+def misfits(need: Floats, admitted: Bools, limits: Floats) -> Floats:
+    """Return how many decisions each limit, (shapes, candidates), misses; ``need``: (shapes, decisions)."""
+    out = np.empty(limits.shape)
+    for s in range(limits.shape[0]):
+        for k in range(limits.shape[1]):
+            limit, missed = limits[s, k] + 1e-9, 0
+            for d in range(len(admitted)):
+                missed += (need[s, d] <= limit) != admitted[d]
+            out[s, k] = missed
+    return out
+
+
+@compiled
+def overlap(need: Floats, side: Floats, limits: Floats, edge: float, most: float, at_all: float) -> Floats:
+    """Return the sum of how far decisions lie on the wrong side of limits, (shapes, candidates), relative to these.
+
+    ``need``: (shapes, decisions); ``side``: 1 where it should lie below, -1 where above. Each counts ``at_all`` and at
+    most ``most`` beyond.
+    """
+    out = np.empty(limits.shape)
+    for s in range(limits.shape[0]):
+        for k in range(limits.shape[1]):
+            limit = limits[s, k] + edge
+            scale, far, missed = 1.0 / (limits[s, k] + 1.0), 0.0, 0
+            for d in range(len(side)):
+                wrong = (need[s, d] - limit) * side[d]
+                if wrong > 0.0:
+                    missed += 1
+                    far += min(wrong * scale, most)
+            out[s, k] = far + at_all * missed
+    return out
+
+
+@compiled
+def log_likelihood(
+    statistic: Floats, cost: Floats, admitted: Bools, episodes: Ints, limits: Floats, log_share: Floats
+) -> Floats:
+    """Return the log likelihood of the decisions for limits, (shapes, candidates): `analysis.likelihood` says how.
+
+    ``log_share``: that of a decision, by how many of the offsets around one agree.
+    """
+    shapes, offsets, decisions = statistic.shape
+    own = (len(log_share) - 2) // 2
+    out = np.empty(limits.shape)
+    agrees = np.empty(offsets + 2 * own, np.int64)
+    total = np.empty(offsets)
+    least, most = np.empty(decisions), np.empty(decisions)
+    for s in range(shapes):
+        _extremes(statistic[s], cost, least, most)
+        for k in range(limits.shape[1]):
+            limit, ll, episode, open_ = limits[s, k] + 1e-9, 0.0, 1, False
+            total[:] = 0.0
+            for d in range(decisions):
+                while episode < len(episodes) and d >= episodes[episode]:
+                    episode += 1
+                    if open_:
+                        ll += _log_mean_exp(total)
+                        total[:], open_ = 0.0, False
+                if (most[d] <= limit) if admitted[d] else (least[d] > limit):
+                    continue  # where all offsets agree, nothing is added
+                open_ = True
+                for o in range(offsets):
+                    agrees[own + o] = (statistic[s, o, d] + cost[d] <= limit) == admitted[d]
+                _add_share(total, agrees, log_share)
+            out[s, k] = ll + _log_mean_exp(total) if open_ else ll
+    return out
+
+
+@compiled
+def _extremes(statistic: Floats, cost: Floats, least: Floats, most: Floats) -> None:
+    """Write into ``least`` and ``most`` what each decision brings the count to, over the offsets."""
+    least[:], most[:] = statistic[0], statistic[0]
+    for o in range(1, len(statistic)):
+        for d in range(len(cost)):
+            value = statistic[o, d]
+            least[d] = value if value < least[d] else least[d]  # noqa: FURB136 - unlike min, this is vectorised
+            most[d] = value if value > most[d] else most[d]  # noqa: FURB136
+    least += cost
+    most += cost
+
+
+@compiled
+def _add_share(total: Floats, agrees: Ints, log_share: Floats) -> None:
+    """Add to each offset what a decision that agrees at these, with room to either side, is worth there."""
+    own = (len(agrees) - len(total)) // 2
+    agrees[:own], agrees[own + len(total) :] = agrees[own], agrees[own + len(total) - 1]
+    near = 0
+    for o in range(2 * own):
+        near += agrees[o]
+    for o in range(len(total)):
+        near += agrees[o + 2 * own]
+        total[o] += log_share[near]
+        near -= agrees[o]
+
+
+@compiled
+def _log_mean_exp(values: Floats) -> float:
+    top = values.max()
+    total = 0.0
+    for value in values:
+        total += math.exp(value - top)
+    return float(math.log(total / len(values)) + top)

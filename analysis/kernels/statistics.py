@@ -1,0 +1,244 @@
+"""What each family of limiters would have counted before each decision: see `analysis.replay`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.kernels import compiled
+
+if TYPE_CHECKING:
+    from analysis.calls import Bools, Floats, Ints
+
+
+@compiled
+def _place(values: Floats, x: float, hint: int) -> int:
+    """Return the first position in sorted ``values`` that holds at least ``x``, looking outwards from ``hint``."""
+    n = len(values)
+    step = 1
+    if hint < n and values[hint] < x:
+        low, high = hint, hint + 1
+        while high < n and values[high] < x:
+            low, high, step = high, high + 2 * step, 2 * step
+        high = min(high, n)
+    else:
+        high, low = hint, hint - 1
+        while low >= 0 and values[low] >= x:
+            high, low, step = low, low - 2 * step, 2 * step
+        low = max(low, -1)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if values[middle] < x:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@compiled
+def _place_after(values: Floats, x: float, hint: int) -> int:
+    """Return the first position in sorted ``values`` that holds more than ``x``, looking outwards from ``hint``."""
+    n = len(values)
+    step = 1
+    if hint < n and values[hint] <= x:
+        low, high = hint, hint + 1
+        while high < n and values[high] <= x:
+            low, high, step = high, high + 2 * step, 2 * step
+        high = min(high, n)
+    else:
+        high, low = hint, hint - 1
+        while low >= 0 and values[low] > x:
+            high, low, step = low, low - 2 * step, 2 * step
+        low = max(low, -1)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if values[middle] <= x:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+@compiled
+def sliding_log(at_s: Floats, before: Ints, spent: Floats, arrived_s: Floats, window_s: Floats) -> Floats:
+    """Return what was spent in (t - window_s, t] before each decision."""
+    offsets, decisions = at_s.shape
+    out = np.empty((len(window_s), offsets, decisions))
+    for s in range(len(window_s)):
+        for o in range(offsets):
+            first = 0
+            for d in range(decisions):
+                first = _place_after(arrived_s, at_s[o, d] - window_s[s], first)
+                held = before[o, d]
+                out[s, o, d] = spent[held] - spent[min(first, held)]
+    return out
+
+
+@compiled
+def fixed_window(
+    at_s: Floats,
+    before: Ints,
+    spent: Floats,
+    history_s: Floats,
+    admitted: Bools,
+    window_s: Floats,
+    phase_s: Floats,
+    spread_s: float,
+) -> Floats:
+    """Return what was spent since the last boundary, which lies late for the admitted and early for the refused."""
+    offsets, decisions = at_s.shape
+    out = np.empty((len(window_s), offsets, decisions))
+    sent_before = np.searchsorted(history_s, at_s.ravel()).reshape(at_s.shape)
+    numbers, places = np.empty(2), np.empty(2, np.int64)
+    for s in range(len(window_s)):
+        window, phase = window_s[s], phase_s[s]
+        slack = 0.5 * min(spread_s, 0.2 * window)
+        for o in range(offsets):
+            numbers[:], places[:] = np.nan, 0
+            for d in range(decisions):
+                number = math.floor((at_s[o, d] - phase) / window)
+                side = 1 if admitted[d] else 0
+                if number != numbers[side]:
+                    boundary = phase + slack + number * window if side else phase - slack + number * window
+                    places[side] = _place(history_s, boundary, places[side])
+                    numbers[side] = number
+                held = spent[before[o, d]]
+                out[s, o, d] = held - min(spent[places[side]], held, spent[sent_before[o, d]])
+    return out
+
+
+@compiled
+def counted(
+    at_s: Floats, before: Ints, spent: Floats, history_s: Floats, window_s: Floats, phase_s: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return (windows since ``phase_s``, whole ones of them, this one's spending, the last one's)."""
+    offsets, decisions = at_s.shape
+    shape = (len(window_s), offsets, decisions)
+    passed, whole, current, last = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    for s in range(len(window_s)):
+        window, phase = window_s[s], phase_s[s]
+        for o in range(offsets):
+            known, begun, earlier = np.nan, 0, 0
+            for d in range(decisions):
+                windows = (at_s[o, d] - phase) / window
+                number = float(math.floor(windows))
+                if number != known:
+                    begun = _place(history_s, phase + number * window, begun)
+                    earlier = _place(history_s, phase + (number - 1.0) * window, earlier)
+                    known = number
+                held = spent[before[o, d]]
+                first = min(spent[begun], held)
+                passed[s, o, d], whole[s, o, d] = windows, number
+                current[s, o, d] = held - first
+                last[s, o, d] = first - min(spent[earlier], first)
+    return passed, whole, current, last
+
+
+@compiled
+def sliding_counter(
+    at_s: Floats, before: Ints, spent: Floats, history_s: Floats, window_s: Floats, phase_s: Floats
+) -> Floats:
+    """Return this aligned window's spending plus the last one's times the part of it that still overlaps."""
+    offsets, decisions = at_s.shape
+    out = np.empty((len(window_s), offsets, decisions))
+    for s in range(len(window_s)):
+        window, phase = window_s[s], phase_s[s]
+        for o in range(offsets):
+            known, begun, earlier = np.nan, 0, 0
+            for d in range(decisions):
+                windows = (at_s[o, d] - phase) / window
+                number = float(math.floor(windows))
+                if number != known:
+                    begun = _place(history_s, phase + number * window, begun)
+                    earlier = _place(history_s, phase + (number - 1.0) * window, earlier)
+                    known = number
+                held = spent[before[o, d]]
+                first = min(spent[begun], held)
+                last = first - min(spent[earlier], first)
+                out[s, o, d] = held - first + last * (1.0 - (windows - number))
+    return out
+
+
+@compiled
+def bucket_level(at_s: Floats, before: Ints, spent: Floats, history_s: Floats, rate_per_s: Floats) -> Floats:
+    """Return the water level, before each decision, of a bucket that drains at ``rate_per_s``."""
+    offsets, decisions = at_s.shape
+    out = np.empty((len(rate_per_s), offsets, decisions))
+    lowest = np.empty(len(history_s) + 1)
+    for s in range(len(rate_per_s)):
+        rate = rate_per_s[s]
+        low = np.inf
+        lowest[0] = low
+        for k in range(len(history_s)):
+            low = min(low, spent[k] - rate * history_s[k])
+            lowest[k + 1] = low
+        for o in range(offsets):
+            for d in range(decisions):
+                held = before[o, d]
+                out[s, o, d] = max(spent[held] - rate * at_s[o, d] - lowest[held], 0.0)
+    return out
+
+
+@compiled
+def openings(
+    history_s: Floats,
+    spent: Floats,
+    refused_s: Floats,
+    admitted_then: Ints,
+    window_s: float,
+    limit: float,
+    spread_s: float,
+    counted_blocks: bool,  # noqa: FBT001 - compiled functions take no keywords
+) -> Ints:
+    """Return which entries of the history opened a window: see `analysis.replay.openings`."""
+    n = len(history_s)
+    steps = np.empty(n, np.int64)
+    many = held = after = full = block = left = 0
+    while held < n:
+        steps[many] = held
+        many += 1
+        end = history_s[held] + window_s
+        after = _place(history_s, end, after)
+        full = _place_after(spent, spent[held] + limit, full) - 1
+        if held < full < after and history_s[min(full, n - 1)] >= end - spread_s:
+            after = full
+        following = after
+        if counted_blocks:
+            opened_s = history_s[min(after, n - 1)]
+            block = min(_place(refused_s, opened_s, block), len(refused_s) - 1)
+            if opened_s < refused_s[block] < opened_s + window_s:
+                left = _place(spent, spent[admitted_then[block]] - limit, left)
+                if left > held and abs(history_s[min(left, n - 1)] - end) <= spread_s:
+                    following = left
+        held = max(following, held + 1)
+    return steps[:many].copy()
+
+
+@compiled
+def anchored_row(
+    at_s: Floats,
+    before: Ints,
+    spent: Floats,
+    history_s: Floats,
+    admitted: Bools,
+    first: Ints,
+    window_s: float,
+) -> Floats:
+    """Return what was spent in the window that was open before each decision, (offsets, decisions)."""
+    offsets, decisions = at_s.shape
+    out = np.zeros((offsets, decisions))
+    opened_s = history_s[first]
+    for o in range(offsets):
+        hint = 0
+        for d in range(decisions):
+            held = before[o, d]
+            if admitted[d]:
+                index = np.searchsorted(first, held) - 1
+            else:
+                hint = _place_after(opened_s, at_s[o, d], hint)
+                index = hint - 1
+            if index >= 0 and at_s[o, d] < opened_s[index] + window_s:
+                out[o, d] = spent[held] - spent[min(first[index], held)]
+    return out
