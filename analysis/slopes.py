@@ -98,7 +98,7 @@ def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats
     held = (np.arange(size) // parts + (0.5 if step > 1.0 else 0.0)) * step
     part = np.ones(size) if passed is None else (np.arange(size) % PARTS + 0.5) / PARTS
     table = np.stack([held, part, *(np.bincount(index[k], minlength=size) * each for k in (admitted, ~admitted))])
-    return Counts(*table[:, table[2:].any(axis=0)])
+    return Counts(*np.ascontiguousarray(table[:, table[2:].any(axis=0)]))
 
 
 def rough(table: Counts) -> float:

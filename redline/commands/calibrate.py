@@ -22,6 +22,7 @@ from redline.errors import ExitCode, InterruptedRunError, TargetError, UsageErro
 from redline.prices import price_of
 from redline.record import RunFile, make_run_dir
 from redline.signals import interruptible
+from redline.traffic import Progress
 from redline.warnings import Warn, tell
 
 # What another machine is asked for at most, unless the user says more.
@@ -195,7 +196,8 @@ def conclude(run_dir: Path, stopped: ExitCode, *, as_json: bool) -> int:
 
 def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
     """Run the plan and leave `run.json` complete; returns BUDGET or an interrupt's code where one stopped it."""
-    from redline.calibration import CalibrationOptions, calibrate  # noqa: PLC0415 - numpy and scipy, not for --help
+    from analysis.ready import get_ready  # noqa: PLC0415 - numba, numpy and scipy, not for --help
+    from redline.calibration import CalibrationOptions, calibrate  # noqa: PLC0415
 
     wanted = CalibrationOptions(
         seed=order.sending.seed,
@@ -209,10 +211,12 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
         with (
             interruptible(),
             live.view(sys.stderr, f"calibrating {order.target.name}") as board,
-            targets.opened(order.target, order.sending, run_file) as traffic,
         ):
-            found = calibrate(board.watch(traffic), wanted, board.report)
-            wall_s = traffic.now_s()
+            board.report(Progress(live.STARTING, "compiling the inference, once on a machine"))
+            get_ready()
+            with targets.opened(order.target, order.sending, run_file) as traffic:
+                found = calibrate(board.watch(traffic), wanted, board.report)
+                wall_s = traffic.now_s()
     except InterruptedRunError as signal:
         run_file.update(ended="interrupted", wall_s=time.monotonic() - began_s)
         return signal.exit_code
