@@ -13,8 +13,9 @@ import numpy as np
 
 from analysis import forecast
 from analysis.calls import ADMITTED
+from analysis.proposals import ROUND_WINDOWS_S
 from redline import probing
-from redline.knowledge import Knowledge
+from redline.knowledge import SMALL, Knowledge
 
 if TYPE_CHECKING:
     from redline.traffic import ProbeReport
@@ -31,6 +32,10 @@ CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
 MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate
 GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
+BLURRED_SHARE = 0.08  # of a window that nobody would choose, from which on the plan's own rhythm may have made it up
+UNLOOKED = (40, 4.0, 600)  # calls that are sent then, whatever comes back: at least, for each of the limit, at most
+GAPS = (0.1, 1.5)  # between them, drawn evenly on a log scale, in multiples of what the limit allows on average
+FEW_GAPS = (0.1, 3.0)  # and where it is a few calls, so that a bucket of them may fill up
 LONGER = 2.5  # times as long is pushed where no more calls are sent than
 FEW_SENT = 15_000
 
@@ -42,6 +47,7 @@ class Moves(Knowledge):
     blocked_s: float = math.nan  # when the rate limit was last seen to refuse
     parted: bool = False  # whether the last fill came in two lumps
     passing: bool = False  # whether the last recovery was let pass unseen
+    unlooked: bool = False  # whether calls were sent at irregular moments, whatever came back
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -147,6 +153,29 @@ class Moves(Knowledge):
         )
         report = self.traffic.run(probing.watch(times, admit_after_s=self._answer_s(), cap=self.cap))
         return report.reason == "admitted"
+
+    def _made_up(self) -> bool:
+        """Return whether the best window is one that nobody would choose, and short beside how far delays vary.
+
+        A plan that waits for answers looks in a rhythm of its own, and comes too late for a shorter window.
+        """
+        best = self.fit.best
+        if best is None or best.window_s is None or best.window_s in ROUND_WINDOWS_S:
+            return False
+        return self._spread_s() > BLURRED_SHARE * best.window_s
+
+    def _send_unlooked(self) -> None:
+        """Send at irregular moments, whatever comes back."""
+        self.unlooked = True
+        best = self.fit.hypotheses[0]
+        least, each, most = UNLOOKED
+        low, high = np.log(FEW_GAPS if best.limit <= SMALL else GAPS)
+        count = int(np.clip(each * best.limit, least, most))
+        gaps_s = np.exp(self.rng.uniform(low, high, count)) / best.rate_per_s
+        probe = probing.at_times("fill", tuple(np.cumsum(gaps_s).tolist()), stop_refused=None, cap=self.cap)
+        report = self.traffic.run(probe)
+        self._let_refusals_arrive()
+        self._refused_since(report.first)
 
     def _rested_s(self) -> float | None:
         """Return until when a pause tells more than polling would; None where polling does.

@@ -26,6 +26,7 @@ OVERLOAD = 1.3  # times its rate, for
 OVERLOADED = 80  # calls
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
+UNLOOKED_EVERY = 4  # cycles
 
 
 @dataclass(slots=True)
@@ -87,7 +88,15 @@ class Prober(Moves):
             return False
         self._drain()
         self._refit(afresh=True)
-        return self._settled(cycle) and self._seen_from_rest()
+        return self._settled(cycle) and self._seen_from_rest() and self._seen_unlooked()
+
+    def _seen_unlooked(self) -> bool:
+        """Return whether it is still settled after calls at irregular moments, where the plan may have made it up."""
+        if not self._made_up() or self.unlooked:
+            return True
+        self._send_unlooked()
+        self._refit()
+        return self._settled(0)
 
     def _seen_from_rest(self) -> bool:
         """Return whether it is still settled after a burst from a long rest: so few calls may be less than the limit.
@@ -130,8 +139,8 @@ class Prober(Moves):
             return self._fill_below_candidate()
         if self.fit.best is None and self.cap is not None:
             return self._stream()  # with as many in flight as may be: what refuses now is a rate
-        if cycle >= FIRST and self._refills_at_once():
-            return self._overload()
+        if cycle >= FIRST and self._sent_blindly(cycle):
+            return True
         self._rest_until_they_differ()
         self.on_room()
         now = self.traffic.now_s()
@@ -156,6 +165,16 @@ class Prober(Moves):
             self.traffic.sleep_until(report.ended_s + self.window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
 
+    def _sent_blindly(self, cycle: int) -> bool:
+        """Send on whatever comes back, where looking after each fill tells too little; returns whether that was so."""
+        if self._refills_at_once():
+            self._overload()
+            return True
+        if cycle % UNLOOKED_EVERY == FIRST and self._made_up():
+            self._send_unlooked()
+            return True
+        return False
+
     def _refills_at_once(self) -> bool:
         """Return whether this is a bucket that is full again before the next fill: fills do not tell its rate then."""
         best = self.fit.best
@@ -163,13 +182,12 @@ class Prober(Moves):
             return False
         return best.limit / best.rate_per_s < AT_ONCE * self._trip_s()
 
-    def _overload(self) -> bool:
+    def _overload(self) -> None:
         """Send more than the bucket takes for a while: what passes between two refusals far apart is its rate."""
         rate = OVERLOAD * (self.fit.best.rate_per_s if self.fit.best else 1.0)
         report = self.traffic.run(probing.burst("fill", OVERLOADED, rate_per_s=rate, cap=self.cap))
         self._let_refusals_arrive()
         self._refused_since(report.first)
-        return True
 
     def _told_apart(self, cycle: int) -> bool:
         """Return whether what passed has settled it, so that the limit need not be met again."""

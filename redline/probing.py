@@ -35,9 +35,9 @@ def burst(
     )
 
 
-def at_times(phase: str, offsets_s: tuple[float, ...], *, stop_refused: int | None) -> Probe:
-    """Return calls at the given times, whatever is in flight."""
-    return Probe(phase=phase, offsets_s=offsets_s, stop_refused=stop_refused, drain=False)
+def at_times(phase: str, offsets_s: tuple[float, ...], *, stop_refused: int | None, cap: int | None = None) -> Probe:
+    """Return calls at the given times, whatever is in flight, or up to a cap."""
+    return Probe(phase=phase, offsets_s=offsets_s, max_in_flight=cap, stop_refused=stop_refused, drain=False)
 
 
 def stream(
