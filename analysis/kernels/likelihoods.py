@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.kernels import compiled
+from analysis.kernels.compiling import compiled
 from analysis.kernels.selection import selected
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.kernels import compiled
+from analysis.kernels.compiling import compiled
 
 if TYPE_CHECKING:
     from analysis.calls import Floats

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.kernels import compiled
+from analysis.kernels.compiling import compiled
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Floats, Ints

@@ -33,7 +33,7 @@ def test_they_go_on_whatever_comes_back() -> None:
 @pytest.mark.acceptance
 def test_a_rhythm_is_not_told_as_a_window() -> None:
     """One call a second, refused ones counted, where delays vary by a third of that: a plan that waits is too late."""
-    limit = VirtualLimit("requests", limits.SlidingLog(1, 1.0, counts_refused=True))
+    limit = VirtualLimit("requests", limits.SlidingLog(1, 1.0, count_refused=True))
     world = World((limit,), Network(0.15, 0.35), Service(0.4))
     held = 0
     for seed in (6, 7, 8):
