@@ -28,6 +28,10 @@ class Warn(enum.Enum):
         "interrupted; the verdict rests on what was recorded until then",
         "redline report {run_dir} makes the report again",
     )
+    INTERRUPTED_EARLY = (
+        "interrupted before a call was sent; nothing was recorded",
+        "the same command starts again",
+    )
     BUDGET_ENDED = (
         "a budget ended the run before a conclusion; the verdict says what was learnt until then",
         "a larger --max-requests or --max-duration takes it further; a quota of the day has to come back first",

@@ -167,11 +167,12 @@ def carry_out(order: Order, *, as_json: bool) -> int:
     except (TargetError, UsageError):
         _sweep(run_dir)
         raise
+    recorded = _was_recorded(run_dir)
     if stopped in _INTERRUPTED:
-        tell(sys.stderr, Warn.INTERRUPTED, run_dir=run_dir)
+        tell(sys.stderr, Warn.INTERRUPTED if recorded else Warn.INTERRUPTED_EARLY, run_dir=run_dir)
     if stopped is ExitCode.BUDGET:
         tell(sys.stderr, Warn.BUDGET_ENDED)
-    if not _was_recorded(run_dir):
+    if not recorded:
         _sweep(run_dir)
         return stopped
     return conclude(run_dir, stopped, as_json=as_json)
@@ -212,7 +213,7 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
             interruptible(),
             live.view(sys.stderr, f"calibrating {order.target.name}") as board,
         ):
-            board.report(Progress(live.STARTING, "compiling the inference, once on a machine"))
+            board.report(Progress(live.STARTING, "getting the inference ready; a machine compiles it once"))
             get_ready()
             with targets.opened(order.target, order.sending, run_file) as traffic:
                 found = calibrate(board.watch(traffic), wanted, board.report)

@@ -292,6 +292,24 @@ def test_an_interrupted_simulation_keeps_what_it_has(alone: Path) -> None:
     assert "interrupted" in done.stderr
 
 
+def test_an_interrupt_while_the_inference_is_compiled_leaves_nothing_and_says_so(alone: Path) -> None:
+    """Nothing was sent by then: no directory is named that is not there, and the next run is as good as the first."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(alone / "compiled")}  # as on a new machine
+    command = [sys.executable, "-m", "redline", "calibrate", "--target", "sim", "--out", "runs"]
+    running = subprocess.Popen(
+        command, env=environment, cwd=alone, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    said = running.stderr.readline()  # the line of the phase before any other
+    running.send_signal(signal.SIGINT)
+    _, rest = running.communicate(timeout=60)
+    assert running.returncode == 130, rest
+    assert "compiles it once" in said
+    assert "interrupted before a call was sent" in rest
+    assert "Traceback" not in rest
+    assert not list((alone / "runs").glob("*"))
+
+
 @pytest.mark.parametrize(("error", "told"), [("KeyboardInterrupt", False), ("ValueError", True)])
 def test_an_interrupt_at_an_objects_end_says_nothing(error: str, told: bool) -> None:  # noqa: FBT001 - a table's column
     """Python prints what is raised where nothing can be; an impatient user need not read that."""
