@@ -3,8 +3,8 @@
 `analysis.replay`, `analysis.judging` and `analysis.likelihood` say what each of these is for; here are loops over plain
 arrays of the form (shapes, offsets, decisions), (shapes, candidates), (offsets, decisions) or one dimension; times in
 seconds on the record's clock. Compiled code is kept beside its source, or in the user's cache where that cannot be
-written, so that only the first run on a machine waits for it. It is made anew where its own file has changed, not where
-only one that it imports has: after a change in `selection`, touch the others.
+written, so that only the first run on a machine waits for it; where neither can, each run does. It is made anew where
+its own file has changed, not where only one that it imports has: after a change in `selection`, touch the others.
 """
 
 from __future__ import annotations
@@ -20,5 +20,12 @@ if TYPE_CHECKING:
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function for the types of its arguments, when it is first called with these."""
-    return cast("Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compile a function for the types of its arguments, when it is first called with these.
+
+    A division by zero is infinite or NaN in it, as in numpy.
+    """
+    try:
+        made = numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # nowhere to keep it, as in a container that cannot be written to
+        made = numba.njit(error_model="numpy")(function)
+    return cast("Function", made)

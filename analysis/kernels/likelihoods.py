@@ -21,16 +21,17 @@ def thresholds(need: Floats, admitted: Bools) -> Floats:
     ``need``: (shapes, decisions), what each decision brings the count to.
     """
     let_in, kept_out = np.flatnonzero(admitted), np.flatnonzero(~admitted)
-    marks = 4 if len(let_in) else 2
+    marks = 2 * (len(let_in) > 0) + 2 * (len(kept_out) > 0)
     out = np.empty((len(need), 2 * marks))
     refused = np.empty(len(kept_out))
     middle, low = (len(refused) - 1) // 2, (len(refused) - 1) // 10
     base = np.empty(marks)
     for s in range(len(need)):
-        for k in range(len(kept_out)):
-            refused[k] = need[s, kept_out[k]]
-        base[0] = selected(refused, middle) - 1.0
-        base[1] = selected(refused[: middle + 1], low) - 1.0
+        if len(kept_out):
+            for k in range(len(kept_out)):
+                refused[k] = need[s, kept_out[k]]
+            base[0] = selected(refused, middle) - 1.0
+            base[1] = selected(refused[: middle + 1], low) - 1.0
         if len(let_in):
             most = second = third = -np.inf
             for d in let_in:
@@ -38,7 +39,7 @@ def thresholds(need: Floats, admitted: Bools) -> Floats:
                 if value > third:
                     third = min(second, value)
                     second, most = max(second, min(most, value)), max(most, value)
-            base[2], base[3] = most, (most, second, third)[min(len(let_in), 3) - 1]
+            base[marks - 2], base[marks - 1] = most, (most, second, third)[min(len(let_in), 3) - 1]
         for k in range(marks):
             whole = math.floor(base[k] + 1e-9)
             out[s, k], out[s, marks + k] = max(whole, 1.0), max(whole + 1.0, 1.0)

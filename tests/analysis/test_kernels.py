@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
+import numba
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from analysis.kernels import likelihoods, selection, separation
+from analysis.kernels import compiling, likelihoods, selection, separation
 from analysis.likelihood import OUTLIER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SEEDS = st.integers(0, 2**32 - 1)
 LOG_SHARE = np.log(OUTLIER + (1.0 - OUTLIER) * np.arange(6) / 5)
@@ -27,15 +33,14 @@ def test_what_stands_at_a_rank_is_what_sorting_puts_there(values: list[float], d
 
 @given(SEEDS)
 def test_thresholds_stand_where_admissions_end_and_refusals_begin(seed: int) -> None:
-    """Beside the highest and third highest admission, and the median and the tenth part of the refusals."""
+    """Beside the highest and third highest admission, and the median and the tenth part of the refusals, if any."""
     rng = np.random.default_rng(seed)
-    admitted = rng.random(rng.integers(2, 40)) < 0.6
-    admitted[0] = False
+    admitted = rng.random(rng.integers(1, 40)) < rng.choice([0.0, 0.6, 1.0])
     need = rng.integers(0, 30, size=(3, len(admitted))) + rng.random((3, len(admitted)))
     found = likelihoods.thresholds(need, admitted)
     for row, kept in zip(need, found, strict=True):
         refused, passed = np.sort(row[~admitted]), np.sort(row[admitted])
-        marks = [refused[(len(refused) - 1) // 2] - 1, refused[(len(refused) - 1) // 10] - 1]
+        marks = [refused[(len(refused) - 1) // part] - 1 for part in (2, 10) if len(refused)]
         marks += [passed[-1], passed[max(0, len(passed) - 3)]] if len(passed) else []
         wanted = {max(1.0, np.floor(m + 1e-9) + d) for m in marks for d in (0, 1)}
         assert set(kept[kept > 0].tolist()) == wanted
@@ -64,7 +69,6 @@ def plain_loss(at: np.ndarray, bound: np.ndarray, sign: np.ndarray, margin: floa
     return float(np.maximum(0.0, margin - sign * (rate * at - offset - bound)).sum())
 
 
-@settings(deadline=None)  # the first example waits for the compiler
 @given(SEEDS, st.integers(3, 60), st.sampled_from([0.0, 0.02, 0.3]))
 def test_the_line_that_parts_best_is_that_of_the_linear_programme(seed: int, many: int, wrong: float) -> None:
     """No other line within the same bounds has less on its wrong side."""
@@ -96,3 +100,18 @@ def test_the_line_that_parts_best_is_that_of_the_linear_programme(seed: int, man
     assert slowest <= rate <= fastest
     assert all(end[1] - 1e-9 <= rate * end[0] - offset <= end[2] + 1e-9 for end in ends)
     assert plain_loss(at, bound, sign, margin, rate, offset) == pytest.approx(solved.fun, rel=1e-4, abs=1e-4)
+
+
+def test_where_nothing_can_be_kept_each_process_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As numba says it in a container that cannot be written to, with no home."""
+    njit = numba.njit
+
+    def nowhere(*, error_model: Literal["python", "numpy"], cache: bool = False) -> Callable[..., Any]:
+        if cache:
+            raise RuntimeError("cannot cache function 'doubled': no locator available for file")
+        return njit(error_model=error_model)
+
+    monkeypatch.setattr(compiling.numba, "njit", nowhere)
+    doubled = compiling.compiled(lambda x: 2.0 * x)
+    assert doubled(1.5) == 3.0
+    assert len(doubled.signatures) == 1  # it was compiled
