@@ -69,8 +69,7 @@ def _moved(record: Record, shape: Shape, limit: float, margin_s: float) -> Shape
 
 def _bounds(record: Record, shape: Shape, limit: float) -> tuple[Floats, Floats]:
     """Return for each decision the windows since the boundary, and how many have to have passed for it to be let in."""
-    parts = replay.counted(record, *(np.array([value]) for value in shape))
-    passed, number, current, last = (part[0, 0] for part in parts)
+    passed, number, current, last = (part[0] for part in replay.counted(record, *shape))
     room = limit - record.cost - current
     with np.errstate(divide="ignore", invalid="ignore"):
         bound = np.where(last > 0.0, number + 1.0 - room / last, np.where(room >= 0.0, -np.inf, np.inf))

@@ -41,8 +41,9 @@ def priors_of(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
     if family == "token_bucket":
         return np.full(len(shapes), -RATE_PRICE - ODD_COST)
     window_s, *phases_s = np.array(shapes, float).T
-    rounded, whole = np.isin(window_s, ROUND_WINDOWS_S), window_s % 1.0 == 0.0
-    value = np.where(rounded, ROUND_BONUS, np.where(whole, WHOLE_BONUS, 0.0)) - ODD_COST - RATE_PRICE
+    bonus = np.array([roundness(w) for w in window_s.tolist()])
+    rounded, whole = bonus == ROUND_BONUS, bonus > 0.0
+    value = bonus - ODD_COST - RATE_PRICE
     if not phases_s:
         return value
     blur = 2.0 * (record.spread_s + 0.005 * window_s)

@@ -91,9 +91,19 @@ def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats
     return statistics.sliding_counter(record.at_s, record.before, record.spent, record.history_s, window_s, phase_s)
 
 
-def counted(record: Record, window_s: Floats, phase_s: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return (windows since ``phase_s``, whole ones of them, this one's spending, the last one's)."""
-    return statistics.counted(record.at_s, record.before, record.spent, record.history_s, window_s, phase_s)
+def counted(record: Record, window_s: float, phase_s: float) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return (windows since ``phase_s``, whole ones of them, this one's spending, the last one's) of one shape.
+
+    What `sliding_counter` is made of, in the form (offsets, decisions).
+    """
+    passed = (record.at_s - phase_s) / window_s
+    number = np.floor(passed)
+    held = record.spent[record.before]
+    begun, before = (
+        record.spent[np.searchsorted(record.history_s, phase_s + (number - back) * window_s)] for back in (0, 1)
+    )
+    first = np.minimum(begun, held)
+    return passed, number, held - first, first - np.minimum(before, first)
 
 
 def bucket_level(record: Record, rate_per_s: Floats) -> Floats:

@@ -14,23 +14,26 @@ if TYPE_CHECKING:
 
 
 @compiled
-def _place(values: Floats, x: float, hint: int) -> int:
-    """Return the first position in sorted ``values`` that holds at least ``x``, looking outwards from ``hint``."""
+def _place(values: Floats, x: float, hint: int, after: bool = False) -> int:  # noqa: FBT001, FBT002 - numba has no `*`
+    """Return the first position in sorted ``values`` that holds at least ``x``, looking outwards from ``hint``.
+
+    ``after``: the first that holds more.
+    """
     n = len(values)
     step = 1
-    if hint < n and values[hint] < x:
+    if hint < n and _stands_before(values[hint], x, after):
         low, high = hint, hint + 1
-        while high < n and values[high] < x:
+        while high < n and _stands_before(values[high], x, after):
             low, high, step = high, high + 2 * step, 2 * step
         high = min(high, n)
     else:
         high, low = hint, hint - 1
-        while low >= 0 and values[low] >= x:
+        while low >= 0 and not _stands_before(values[low], x, after):
             high, low, step = low, low - 2 * step, 2 * step
         low = max(low, -1)
     while high - low > 1:
         middle = (low + high) >> 1
-        if values[middle] < x:
+        if _stands_before(values[middle], x, after):
             low = middle
         else:
             high = middle
@@ -38,27 +41,8 @@ def _place(values: Floats, x: float, hint: int) -> int:
 
 
 @compiled
-def _place_after(values: Floats, x: float, hint: int) -> int:
-    """Return the first position in sorted ``values`` that holds more than ``x``, looking outwards from ``hint``."""
-    n = len(values)
-    step = 1
-    if hint < n and values[hint] <= x:
-        low, high = hint, hint + 1
-        while high < n and values[high] <= x:
-            low, high, step = high, high + 2 * step, 2 * step
-        high = min(high, n)
-    else:
-        high, low = hint, hint - 1
-        while low >= 0 and values[low] > x:
-            high, low, step = low, low - 2 * step, 2 * step
-        low = max(low, -1)
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if values[middle] <= x:
-            low = middle
-        else:
-            high = middle
-    return high
+def _stands_before(value: float, x: float, after: bool) -> bool:  # noqa: FBT001 - numba has no keyword-only arguments
+    return value < x or (after and value == x)
 
 
 @compiled
@@ -70,7 +54,7 @@ def sliding_log(at_s: Floats, before: Ints, spent: Floats, arrived_s: Floats, wi
         for o in range(offsets):
             first = 0
             for d in range(decisions):
-                first = _place_after(arrived_s, at_s[o, d] - window_s[s], first)
+                first = _place(arrived_s, at_s[o, d] - window_s[s], first, after=True)
                 held = before[o, d]
                 out[s, o, d] = spent[held] - spent[min(first, held)]
     return out
@@ -107,33 +91,6 @@ def fixed_window(
                 held = spent[before[o, d]]
                 out[s, o, d] = held - min(spent[places[side]], held, spent[sent_before[o, d]])
     return out
-
-
-@compiled
-def counted(
-    at_s: Floats, before: Ints, spent: Floats, history_s: Floats, window_s: Floats, phase_s: Floats
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return (windows since ``phase_s``, whole ones of them, this one's spending, the last one's)."""
-    offsets, decisions = at_s.shape
-    shape = (len(window_s), offsets, decisions)
-    passed, whole, current, last = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
-    for s in range(len(window_s)):
-        window, phase = window_s[s], phase_s[s]
-        for o in range(offsets):
-            known, begun, earlier = np.nan, 0, 0
-            for d in range(decisions):
-                windows = (at_s[o, d] - phase) / window
-                number = float(math.floor(windows))
-                if number != known:
-                    begun = _place(history_s, phase + number * window, begun)
-                    earlier = _place(history_s, phase + (number - 1.0) * window, earlier)
-                    known = number
-                held = spent[before[o, d]]
-                first = min(spent[begun], held)
-                passed[s, o, d], whole[s, o, d] = windows, number
-                current[s, o, d] = held - first
-                last[s, o, d] = first - min(spent[earlier], first)
-    return passed, whole, current, last
 
 
 @compiled
@@ -190,7 +147,7 @@ def openings(
     window_s: float,
     limit: float,
     spread_s: float,
-    counted_blocks: bool,  # noqa: FBT001 - compiled functions take no keywords
+    counted_blocks: bool,  # noqa: FBT001 - numba has no keyword-only arguments
 ) -> Ints:
     """Return which entries of the history opened a window: see `analysis.replay.openings`."""
     n = len(history_s)
@@ -201,7 +158,7 @@ def openings(
         many += 1
         end = history_s[held] + window_s
         after = _place(history_s, end, after)
-        full = _place_after(spent, spent[held] + limit, full) - 1
+        full = _place(spent, spent[held] + limit, full, after=True) - 1
         if held < full < after and history_s[min(full, n - 1)] >= end - spread_s:
             after = full
         following = after
@@ -237,7 +194,7 @@ def anchored_row(
             if admitted[d]:
                 index = np.searchsorted(first, held) - 1
             else:
-                hint = _place_after(opened_s, at_s[o, d], hint)
+                hint = _place(opened_s, at_s[o, d], hint, after=True)
                 index = hint - 1
             if index >= 0 and at_s[o, d] < opened_s[index] + window_s:
                 out[o, d] = spent[held] - spent[min(first[index], held)]
