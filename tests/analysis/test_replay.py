@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import decisions, judging, likelihood
+from analysis import decisions, judging, likelihood, replay
 from analysis.calls import ADMITTED, PENDING, REFUSED, Calls
 from mock_server import limits
 
@@ -55,6 +55,15 @@ def test_statistic_agrees_with_the_state_machine(family: str, gaps: list[int]) -
     record, _ = record_of(spec, times)
     statistic = judging.statistic(record, family, [shape], 5.0)
     assert likelihood.agreement(record, statistic, 5.0).min() == 1.0
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=200), st.floats(0.4, 9.0), st.floats(0.0, 1.0))
+def test_a_counter_is_made_of_what_is_counted(gaps: list[int], window_s: float, part: float) -> None:
+    """Both forms of it agree at any window and boundary, not only at the true ones."""
+    record, _ = record_of(CASES["sliding_counter"][0], list(np.cumsum(np.array(gaps) / 997.0) + 0.000137))
+    passed, number, current, last = replay.counted(record, window_s, part * window_s)
+    statistic = judging.statistic(record, "sliding_counter", [(window_s, part * window_s)], 5.0)
+    np.testing.assert_allclose(statistic[0], current + last * (1.0 - (passed - number)), atol=1e-9)
 
 
 @pytest.mark.parametrize("family", ["sliding_log", "sliding_counter"])
