@@ -9,12 +9,15 @@ its own file has changed, not where only one that it imports has: after a change
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numba
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -25,7 +28,29 @@ def compiled(function: Function) -> Function:
     A division by zero is infinite or NaN in it, as in numpy.
     """
     try:
-        made = numba.njit(cache=True, error_model="numpy")(function)
+        made: Any = numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # nowhere to keep it, as in a container that cannot be written to
         made = numba.njit(error_model="numpy")(function)
+    made.compile = undisturbed()(made.compile)
     return cast("Function", made)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back inside the block, and deliver the first of them at its end.
+
+    What their handlers raise while numba or LLVM is at work is lost in a callback from C, or told as an error of these.
+    """
+    noted: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other runs handlers, or may set them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: noted.append(number))
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+        if noted:
+            signal.raise_signal(noted[0])

@@ -36,7 +36,8 @@ def test_servers_that_count_apart_are_a_finding(apart: Calibration) -> None:
         assert limit.rate_per_min_ci95[0] <= 288 <= limit.rate_per_min_ci95[1]
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.acceptance) for s in (2, 3))])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.acceptance
 def test_beside_them_no_limit_on_anything_else_is_invented(seed: int) -> None:
     """They refuse at any height and size: that is no limit on calls in flight, nor on tokens."""
     found = calibrate(SimulatedTraffic(APART, seed=seed, max_requests=20_000), CalibrationOptions(seed=seed))

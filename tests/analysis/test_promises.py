@@ -82,7 +82,7 @@ def test_no_wait_named_is_no_finding() -> None:
     assert not [f for f in infer(blocks(20.0, 20.0, 2)).findings if f.kind == "retry_delay"]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(s, marks=pytest.mark.acceptance) for s in (2, 3))])
 def test_refusals_by_chance_are_allowed_for(seed: int) -> None:
     """A tenth of all calls is refused at any rate: the share is told, no rate invented, and the verification passes."""
     world = World((VirtualLimit("requests", limits.Random(0.1)),), Network(0.01, 0.01), Service(0.4, 0.2))

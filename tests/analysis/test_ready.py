@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 NOTHING_IS_LEFT = """
 from analysis import ready
 from analysis.kernels import gentle, likelihoods, separation, statistics
@@ -28,6 +30,7 @@ assert compiled() == before, {name: known for name, known in compiled().items() 
 """
 
 
+@pytest.mark.acceptance
 def test_a_calibration_compiles_nothing_more() -> None:
     """In a process of its own: here, other tests have had everything compiled."""
     run = subprocess.run([sys.executable, "-c", NOTHING_IS_LEFT], capture_output=True, text=True, check=False)
