@@ -20,9 +20,7 @@ import numpy as np
 from analysis.kernels import gentle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from analysis.calls import Bools, Floats
+    from analysis.calls import Bools, Floats, Ints
 
 PLACES: Final = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)  # numbers of counters that are tried
 SHARES: Final = (0.03, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4)  # parts of the limit that others may use
@@ -63,25 +61,14 @@ class Counts:
         """The most that was counted after an admission."""
         return float(self.held[np.flatnonzero(self.admitted)[-1]]) + 1.0
 
-    def judged(self, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
-        """Return (log likelihood in nats, slope): how well each explains the decisions."""
-        known = list(slopes)
-        beside = [slope for slope in known if slope.places == 1]
-        apart = [slope for slope in known if slope.places > 1]
-        found: list[tuple[float, Slope]] = []
-        if beside:
-            about = np.array([(s.limit, s.share, s.group) for s in beside], float)
+    def judged(self, slopes: tuple[Slope, ...]) -> list[tuple[float, Slope]]:
+        """Return (log likelihood in nats, slope): how well each explains the decisions. All slopes are of one kind."""
+        if slopes[0].places > 1:
+            ll = gentle.apart(self.held, self.admitted, self.refused, *_steps(slopes), OUTLIER)
+        else:
+            about = np.array([(s.limit, s.share, s.group) for s in slopes], float)
             ll = gentle.beside(self.held, self.passed, self.admitted, self.refused, about, OUTLIER)
-            found += zip(ll.tolist(), beside, strict=True)
-        if apart:
-            steps = [_on_step(s.places, s.limit // s.places) for s in apart]
-            chances = [chance for _, chance in steps]
-            starts = np.cumsum([0, *(len(chance) for chance in chances)])
-            limits, scales = np.array([(s.limit, scale) for s, (scale, _) in zip(apart, steps, strict=True)], float).T
-            rows = (self.held, self.admitted, self.refused)
-            ll = gentle.apart(*rows, limits.copy(), scales.copy(), starts, np.concatenate(chances), OUTLIER)
-            found += zip(ll.tolist(), apart, strict=True)
-        return found
+        return list(zip(ll.tolist(), slopes, strict=True))
 
 
 def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats | None = None) -> Counts:
@@ -103,41 +90,55 @@ def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats
 
 def rough(table: Counts) -> float:
     """Return about how well slopes explain a table: enough to choose the shapes that are looked at closely."""
-    middling = [*_on_places(table, (2, 4, 8), 7), *_beside(table, (0.15,), (0.0,), 5)]
-    return max(ll for ll, _ in table.judged(middling))
+    middling = (_on_places(table.highest, (2, 4, 8), 7), _beside(table.highest, (0.15,), (0.0,), 5))
+    return max(ll for kind in middling for ll, _ in table.judged(kind))
 
 
 def on_replicas(table: Counts) -> list[tuple[float, Slope]]:
     """Return (log likelihood, slope) for counters that count apart."""
-    return _refined(table, _on_places(table, PLACES, STEPS))
+    return _refined(table, _on_places(table.highest, PLACES, STEPS))
 
 
 def beside_others(table: Counts) -> list[tuple[float, Slope]]:
     """Return (log likelihood, slope) for a quota that others use too."""
-    return _refined(table, _beside(table, SHARES, GROUPS, STEPS))
+    return _refined(table, _beside(table.highest, SHARES, GROUPS, STEPS))
 
 
-def _refined(table: Counts, slopes: Iterable[Slope]) -> list[tuple[float, Slope]]:
+def _refined(table: Counts, slopes: tuple[Slope, ...]) -> list[tuple[float, Slope]]:
     found = table.judged(slopes)
     best = max(found, key=lambda pair: pair[0])[1]
     each = best.limit / best.places
     near = sorted({max(1, round(v)) for v in each * np.linspace(1.0 - FINE, 1.0 + FINE, 11)})
-    fine = [Slope(n * best.places, best.places, best.share, best.group) for n in near]
+    fine = tuple(Slope(n * best.places, best.places, best.share, best.group) for n in near)
     return [*found, *table.judged(fine)]
 
 
-def _on_places(table: Counts, places: Sequence[int], steps: int) -> Iterable[Slope]:
+@lru_cache(maxsize=512)
+def _on_places(highest: float, places: tuple[int, ...], steps: int) -> tuple[Slope, ...]:
+    found: list[Slope] = []
     for r in places:
-        least, most = max(1.0, 0.6 * table.highest / r), max(2.0, 1.6 * table.highest / r)
-        for n in sorted({round(float(v)) for v in np.geomspace(least, most, steps)}):
-            yield Slope(n * r, r)
+        least, most = max(1.0, 0.6 * highest / r), max(2.0, 1.6 * highest / r)
+        found += (Slope(n * r, r) for n in sorted({round(v) for v in np.geomspace(least, most, steps).tolist()}))
+    return tuple(found)
 
 
-def _beside(table: Counts, shares: Sequence[float], groups: Sequence[float], steps: int) -> Iterable[Slope]:
-    for n in sorted({max(1, round(float(v))) for v in np.linspace(0.9, 1.5, steps) * table.highest}):
-        for share in shares:
-            for group in sorted({max(1, round(part * n)) for part in groups}):
-                yield Slope(n, 1, share, group)
+@lru_cache(maxsize=512)
+def _beside(highest: float, shares: tuple[float, ...], groups: tuple[float, ...], steps: int) -> tuple[Slope, ...]:
+    return tuple(
+        Slope(n, 1, share, group)
+        for n in sorted({max(1, round(v)) for v in (np.linspace(0.9, 1.5, steps) * highest).tolist()})
+        for share in shares
+        for group in sorted({max(1, round(part * n)) for part in groups})
+    )
+
+
+@lru_cache(maxsize=64)
+def _steps(slopes: tuple[Slope, ...]) -> tuple[Floats, Floats, Ints, Floats]:
+    """Return what `gentle.apart` takes: limits, scales, starts, and the chances one slope after the other."""
+    known = [_on_step(s.places, s.limit // s.places) for s in slopes]
+    starts = np.cumsum([0, *(len(chance) for _, chance in known)])
+    limits, scales = np.array([s.limit for s in slopes], float), np.array([scale for scale, _ in known])
+    return limits, scales, starts, np.concatenate([chance for _, chance in known])
 
 
 def _on_step(places: int, each: int) -> tuple[float, Floats]:
