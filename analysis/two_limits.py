@@ -139,29 +139,48 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
     if whole is not None and by_chance(whole):
         return None
     calls = without_overload(calls)
+    most = _tolerated(calls, whole)
     found: Pair | None = None
+    tried: set[bytes] = set()
     for first in _firsts(calls, whole):
-        made = _alternated(calls, first)
+        left = _left_by(calls, first)
+        if left is None or left.tobytes() in tried:  # whatever explains the same leaves the same to the other
+            continue
+        tried.add(left.tobytes())
+        made = _alternated(calls, first, LOST + most)
         if made is not None and (found is None or made.missed < found.missed):
             found = made
         if found is not None and found.missed == 0:
             break
-    return found if found is not None and _earned(calls, found, whole) else None
+    return found if found is not None and found.missed <= most and _earned(calls, found, whole) else None
 
 
 def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
     """Return whether two limits say clearly more than one: each has refusals of its own, and few are left over."""
     by_short, by_long = explained(calls, found.short), explained(calls, found.long)
     own = min(int((by_short & ~by_long).sum()), int((by_long & ~by_short).sum()))
-    if own < OWN or found.missed > _tolerated(calls):
+    if own < OWN:
         return False
     if whole is None or whole.missed - found.missed >= OWN:
         return True
     return found.short.score + found.long.score > whole.score + GAIN
 
 
-def _tolerated(calls: Calls) -> int:
-    return 1 + int(0.002 * len(calls))
+def _tolerated(calls: Calls, whole: Fit | None) -> int:
+    """Return how many answers two limits may leave unexplained: few, and no more than a single one leaves."""
+    few = 1 + int(0.002 * len(calls))
+    return few if whole is None else min(few, whole.missed)
+
+
+def _left_by(calls: Calls, first: Fit) -> Bools | None:
+    """Return the refusals that a first limit leaves to another; None where it forbids too much to be one of the two."""
+    admitted = calls.outcome == ADMITTED
+    if calls.asked is not None:
+        admitted &= calls.asked
+    agreed = _agreed(calls, first)
+    if int((admitted & ~agreed).sum()) > FORBIDDEN * int(admitted.sum()) + 1:
+        return None
+    return calls.throttled & ~agreed
 
 
 def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
@@ -219,14 +238,9 @@ def _beginnings(calls: Calls) -> list[int]:
     return [int(b) for b in blocks[apart][2:]]
 
 
-def _alternated(calls: Calls, first: Fit) -> Pair | None:
-    admitted = calls.outcome == ADMITTED
-    if calls.asked is not None:
-        admitted &= calls.asked
-    most = FORBIDDEN * int(admitted.sum()) + 1
-    if int((admitted & ~_agreed(calls, first)).sum()) > most:
-        return None
-    one, made, lost = first, None, LOST + _tolerated(calls)
+def _alternated(calls: Calls, first: Fit, lost: int) -> Pair | None:
+    """Fit the two in turn, beginning with the other; None as soon as more than ``lost`` answers are left over."""
+    one, made = first, None
     for _ in range(ROUNDS):
         other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM) if made else ())
         if other.best is None or other.missed > lost:
