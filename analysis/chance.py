@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FEWEST_REFUSALS: Final = 8  # fewer say nothing about chance, and neither do fewer admissions
 UNLIKELY: Final = 0.001  # probability from which on an accident is taken for none
+FAR_APART: Final = "apart"  # phase of calls so far apart that no limit which refused the others should refuse them
+SELDOM: Final = 0.003  # probability of so few refusals among these from which on pace matters
 MOSTLY: Final = 0.4  # share of the refusals that an edge must contradict before it gives way to chance by that alone
 
 
@@ -30,6 +32,8 @@ def by_chance(fitted: Fit) -> bool:
     """
     admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
     if min(fitted.refusals, admitted) < FEWEST_REFUSALS or not _scattered(fitted.calls.outcome):
+        return False
+    if not _at_any_pace(fitted.calls):
         return False
     if fitted.missed > MOSTLY * fitted.refusals:
         return True
@@ -49,6 +53,13 @@ def _scattered(outcome: Ints) -> bool:
     refused = _refused(outcome)
     again = int(np.sum(refused[1:] & refused[:-1]))
     return bool(stats.binom.sf(again - 1, int(refused.sum()), float(refused.mean())) > UNLIKELY)
+
+
+def _at_any_pace(calls: Calls) -> bool:
+    """Return whether calls far apart were refused about as often as the others; so they were if there are none."""
+    apart = np.array([phase == FAR_APART for phase in calls.phase], bool)
+    table = np.array([[np.sum(calls.outcome[part] == o) for o in (REFUSED, ADMITTED)] for part in (apart, ~apart)])
+    return bool(stats.fisher_exact(table, alternative="less").pvalue > SELDOM)
 
 
 def _refused(outcome: Ints) -> Bools:

@@ -13,6 +13,7 @@ import numpy as np
 
 from analysis import forecast
 from analysis.calls import ADMITTED
+from analysis.chance import FAR_APART
 from analysis.proposals import ROUND_WINDOWS_S
 from redline import probing
 from redline.knowledge import SMALL, Knowledge
@@ -36,6 +37,11 @@ BLURRED_SHARE = 0.15  # of a window that nobody would choose, from which on the 
 UNLOOKED = (40, 4.0, 600)  # calls that are sent then, whatever comes back: at least, for each of the limit, at most
 GAPS = (0.1, 1.5)  # between them, drawn evenly on a log scale, in multiples of what the limit allows on average
 FEW_GAPS = (0.1, 3.0)  # and where it is a few calls, so that a bucket of them may fill up
+PACES_APART = 10.0  # times the mean time between admissions lie between calls that tell chance from small counters
+APART_REFUSED = 8.0  # of these should be refused by chance,
+APART_CALLS = (16, 80)  # and so many are sent at least and at most
+APART_SHARE = 0.05  # of all calls that chance must refuse: with less, the most would tell nothing
+APART_S = 300.0  # is as long as that may take
 LONGER = 2.5  # times as long is pushed where no more calls are sent than
 FEW_SENT = 15_000
 
@@ -48,6 +54,7 @@ class Moves(Knowledge):
     parted: bool = False  # whether the last fill came in two lumps
     passing: bool = False  # whether the last recovery was let pass unseen
     unlooked: bool = False  # whether calls were sent at irregular moments, whatever came back
+    paced: bool = False  # and whether they were far apart
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +183,20 @@ class Moves(Knowledge):
         report = self.traffic.run(probe)
         self._let_refusals_arrive()
         self._refused_since(report.first)
+
+    def _send_far_apart(self) -> None:
+        """Send so slowly that small counters have room, where chance explains the refusals: it has no pace."""
+        self.paced = True
+        outcome, sent_s = self.fit.calls.outcome, self.fit.calls.sent_s
+        admitted = int(np.sum(outcome == ADMITTED))
+        share = self.fit.refusals / (self.fit.refusals + admitted)
+        if share < APART_SHARE:
+            return
+        count = int(np.clip(math.ceil(APART_REFUSED / share), *APART_CALLS))
+        gap_s = min(PACES_APART * float(sent_s[-1] - sent_s[0]) / admitted, APART_S / count)
+        times_s = np.cumsum(gap_s * self.rng.uniform(0.7, 1.3, count))
+        self.traffic.run(probing.at_times(FAR_APART, tuple(times_s.tolist()), stop_refused=None))
+        self._let_refusals_arrive()
 
     def _rested_s(self) -> float | None:
         """Return until when a pause tells more than polling would; None where polling does.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analysis.chance import by_chance
 from analysis.two_limits import VERIFYING
 from redline import probing
 from redline.knowledge import FIRST, SMALL
@@ -66,7 +67,7 @@ class Prober(Moves):
         """Watch a recovery, fill, fit, until all is settled or more of it is of no use; returns the cycle reached."""
         pushed_s, pushed, cycle = 0.0, 0, first
         for cycle in range(first, self.options.max_cycles):
-            if self.fit.refusals == 0 or self._hopeless(cycle) or self._confirmed(cycle):
+            if self.fit.refusals == 0 or self._given_up(cycle) or self._confirmed(cycle):
                 break
             self.note(f"cycle {cycle + 1}")
             if not self._recover():
@@ -81,6 +82,16 @@ class Prober(Moves):
             if not met or not self._worth(pushed_s, pushed):
                 break
         return cycle
+
+    def _given_up(self, cycle: int) -> bool:
+        """Return whether more is of no use; chance is believed where calls far apart were refused as often."""
+        if not self._hopeless(cycle):
+            return False
+        if self.paced or not by_chance(self.fit):
+            return True
+        self._send_far_apart()
+        self._refit()
+        return self._hopeless(cycle)
 
     def _confirmed(self, cycle: int) -> bool:
         """Return whether all is settled, and still is with every answer in and everything looked at again."""

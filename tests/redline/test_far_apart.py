@@ -1,0 +1,61 @@
+"""Before chance is believed, calls are sent so far apart that small counters would have room: chance has no pace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from analysis.calls import ADMITTED, REFUSED, Calls
+from analysis.chance import FAR_APART, by_chance
+from analysis.fit import fit
+from analysis.virtual import Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.simulated import SimulatedTraffic
+
+
+def found_in(limit: VirtualLimit, seed: int) -> tuple[Calibration, SimulatedTraffic]:
+    """Calibrate behind one limit."""
+    traffic = SimulatedTraffic(World((limit,), Network(0.03, 0.05), Service(0.8, 0.3)), seed=seed, max_requests=1200)
+    return calibrate(traffic, CalibrationOptions(seed=seed, verify=False)), traffic
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+@pytest.mark.acceptance
+def test_counters_of_one_call_are_not_taken_for_chance(seed: int) -> None:
+    """Each of six servers admits one call a second, so about half of a hasty client's are refused, at random."""
+    found, _ = found_in(VirtualLimit("requests", limits.TokenBucket(1.0, 1.0), replicas=6), seed)
+    assert found.inference.identified[0].limit.state != "random"
+    assert {"replicas", "background"} & {finding.kind for finding in found.inference.findings}
+
+
+@pytest.mark.parametrize(("share", "calls"), [(0.3, 27), (0.1, 80)])
+def test_chance_is_as_likely_at_any_pace(share: float, calls: int) -> None:
+    """About eight of these should be refused, and are."""
+    found, traffic = found_in(VirtualLimit("requests", limits.Random(share)), 1)
+    sent_s = [a.sent_s for a in traffic.attempts if a.phase == FAR_APART]
+    busy = [a for a in traffic.attempts if a.phase != FAR_APART]
+    between_s = (busy[-1].sent_s - busy[0].sent_s) / sum(a.status == 200 for a in busy)
+    assert found.inference.identified[0].limit.state == "random"
+    assert len(sent_s) == pytest.approx(calls, abs=0.3 * calls)
+    assert float(np.diff(sent_s).min()) > 3.0 * between_s
+
+
+@pytest.mark.acceptance
+def test_a_little_chance_is_believed_without() -> None:
+    """Of one in twenty-five, eighty calls would tell nothing."""
+    found, traffic = found_in(VirtualLimit("requests", limits.Random(0.04)), 1)
+    assert found.inference.identified[0].limit.state == "random"
+    assert not [a for a in traffic.attempts if a.phase == FAR_APART]
+
+
+def test_the_pace_decides() -> None:
+    """The same answers are chance if a third of the calls far apart were refused, too, and are not if none was."""
+    _, traffic = found_in(VirtualLimit("requests", limits.Random(0.3)), 1)
+    fitted = fit(Calls.from_attempts(traffic.attempts))
+    assert by_chance(fitted)
+    apart = np.array([phase == FAR_APART for phase in fitted.calls.phase])
+    outcome = np.where(apart & (fitted.calls.outcome == REFUSED), ADMITTED, fitted.calls.outcome)
+    assert not by_chance(replace(fitted, calls=replace(fitted.calls, outcome=outcome)))
