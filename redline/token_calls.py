@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SHARE: Final = 16.0  # part of the limit that a call takes which watches the recovery
 DOUBTFUL: Final = 4.0  # nats: a family that far behind is no longer asked
+SURE: Final = 0.95  # probability of room with which a look is sent at once: one that requests refuse is repeated
 NATS: Final = 8.0  # hypotheses this far below the best are still asked
 
 
@@ -88,10 +89,11 @@ class TokenCalls:
         self.tokens = fit_tokens(self._calls(), self.prober.fit, warm)
 
     def _calls(self) -> Calls:
-        return self._running.calls(self._now_s(), self._patience_s())
+        return self._running.calls(self._now_s(), 0.999 * self._patience_s())
 
     def _history(self, h: Hypothesis, *, tokens: bool = False) -> decisions.Record:
-        calls = self._calls()
+        # What has no answer yet may have been admitted, and then it takes room.
+        calls = self._running.calls(self._now_s(), answer_s=0.0)
         return decisions.prepare(
             calls,
             self.prober.fit.offsets_s,
@@ -105,14 +107,17 @@ class TokenCalls:
     def _token_history(self, h: Hypothesis) -> decisions.Record:
         return self._history(h, tokens=True)
 
-    def _sure_of_room_s(self, need: float) -> float:
-        """Return when all likely hypotheses on requests are sure of this room; inf beyond three windows."""
+    def _sure_of_room_s(self, need: float, sure: float = 1.0) -> float:
+        """Return from when on requests have this room with so much probability; inf beyond three windows."""
         now, likely = self._now_s(), _likely(self.prober.fit, 20)
         histories = {c: self._history(h) for h in likely for c in [(h.counts_refused, h.counts_other)]}
-        return max(
+        ready_s = [
             forecast.first_room_s(histories[h.counts_refused, h.counts_other], h, now, min(need, h.limit))
             for h in likely
-        )
+        ]
+        order = np.argsort(ready_s)
+        enough = int(np.searchsorted(np.cumsum(_weights(likely)[order]), sure))
+        return float(ready_s[order[min(enough, len(order) - 1)]])
 
     def _alive(self) -> list[Hypothesis]:
         """Return the token hypotheses that are still likely, spread over what they differ in."""
@@ -178,3 +183,13 @@ def _likely(fitted: Fit, most: int) -> list[Hypothesis]:
     likely = [h for h in fitted.hypotheses if h.score > top.score - NATS]
     likely.sort(key=lambda h: (h.family, h.rate_per_s))
     return [top, *likely[:: max(1, len(likely) // most)], likely[-1]]
+
+
+def _weights(likely: list[Hypothesis]) -> Floats:
+    """Return the probability of each hypothesis; a family has that of its best one, however many stand for it."""
+    weights = np.exp(np.array([h.score for h in likely]) - likely[0].score)
+    families = np.array([h.family for h in likely])
+    for family in set(families):
+        own = families == family
+        weights[own] *= weights[own].max() / weights[own].sum()
+    return np.asarray(weights / weights.sum())

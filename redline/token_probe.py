@@ -20,7 +20,7 @@ from analysis.conclude import rate_interval
 from analysis.tokens import PHASE, explained
 from redline import probing
 from redline.budget import LOOK_SHARE
-from redline.token_calls import NATS, TokenCalls
+from redline.token_calls import NATS, SURE, TokenCalls
 
 PER_REQUEST: Final = 4000.0  # tokens for each admitted call up to which a limit is looked for
 LARGEST_PROMPT: Final = 120_000  # tokens: what every current model takes
@@ -49,8 +49,10 @@ class TokenProbe(TokenCalls):
         if self.looked or known.best is None or known.rate_doubtful():
             return
         count, size = self._plan(known.best.limit)
-        ready = self._sure_of_room_s(count + 1.0)
-        if count and ready - self._now_s() <= SOON * self._window_s():
+        # What is hardly likely must not put a look off again and again, but it may hold the plan up for a moment.
+        now = self._now_s()
+        ready = now if self._sure_of_room_s(count + 1.0, SURE) <= now else self._sure_of_room_s(count + 1.0)
+        if count and ready - now <= SOON * self._window_s():
             self.prober.traffic.sleep_until(ready)
             self._look(count, size)
 
@@ -78,7 +80,7 @@ class TokenProbe(TokenCalls):
             count = min(count, MOST_BLIND)
         else:
             count, size = self._plan(best.limit)
-            ready = self._sure_of_room_s(min(count + 1.0, best.limit))
+            ready = self._sure_of_room_s(min(count + 1.0, best.limit), SURE)
             if ready - self._now_s() > max(SOON * self._window_s(), SOON_S):
                 return
             self.prober.traffic.sleep_until(ready + self._spread_s())

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
+import numpy as np
 import pytest
 
+from analysis import forecast
 from analysis.calls import Calls
 from analysis.infer import infer
+from analysis.search import Hypothesis
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
+from redline import probing
 from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.prober import Prober
 from redline.simulated import SimulatedTraffic
+from redline.token_calls import _weights
+from redline.token_probe import TokenProbe
 
 REQUESTS = limits.FixedWindow(40, 8.0)
 TOKENS = {
@@ -108,3 +116,40 @@ def test_refusals_by_chance_make_no_token_limit() -> None:
     traffic = SimulatedTraffic(world, seed=5, max_requests=500)
     found = calibrate(traffic, CalibrationOptions(seed=5, verify=False))
     assert found.inference.identified[2].limit.state in {"at_least", "not_tested"}
+
+
+def test_what_is_hardly_likely_does_not_put_a_look_off() -> None:
+    """A window that our own calls open has room at once; what is far less likely is no bar."""
+    requests, tokens = limits.AnchoredWindow(577, 60.0), limits.AnchoredWindow(113_282, 60.0)
+    more = (VirtualLimit("input_tokens", tokens), VirtualLimit("concurrency", limits.Concurrency(63)))
+    world = World((VirtualLimit("requests", requests), *more), Network(0.041, 0.004), Service(2.8, 0.45))
+    traffic = SimulatedTraffic(world, seed=5, max_requests=20_000)
+    found = calibrate(traffic, CalibrationOptions(seed=5, verify=False))
+    told = found.inference.identified[2].limit
+    assert (told.metric, told.state) == ("input_tokens", "measured")
+    assert told.rate_per_min == pytest.approx(113_282, rel=0.02)
+
+
+def test_a_call_without_an_answer_takes_room() -> None:
+    """A prompt that was just sent counts among the requests, before silence says that it passed."""
+    world = World((VirtualLimit("requests", limits.TokenBucket(0.5, 8)),), Network(0.01, 0.01), Service(2.0, 0.1))
+    traffic = SimulatedTraffic(world, seed=5, max_requests=20_000)
+    prober = Prober(traffic, CalibrationOptions(seed=5), lambda _: None)
+    prober.run()
+    probe = TokenProbe(prober, 10_000_000)
+    best = prober.fit.hypotheses[0]
+    traffic.sleep_until(traffic.now_s() + 2.0 * best.limit / best.rate_per_s)
+    first = len(traffic.attempts)
+    traffic.run(probing.burst("tokens", 3, rate_per_s=500.0, tokens=10))
+    traffic.sleep_until(traffic.now_s() + 0.01)
+    assert all(a.status is None for a in traffic.attempts[first:])
+    room = forecast.room(probe._history(best), best, np.array([traffic.now_s()]))
+    assert room[0] == pytest.approx(best.limit - 3.0, abs=0.1)
+
+
+def test_a_family_weighs_what_its_best_does() -> None:
+    """However many points of it stand for it."""
+    one = Hypothesis("fixed_window", 5.0, 1.0, 5.0, 0.0, False, True, -1.0, 0.0)  # noqa: FBT003 - a record's fields
+    other = msgspec.structs.replace(one, family="token_bucket", window_s=None, log_likelihood=-1.0 - np.log(3.0))
+    weights = _weights([one, *[other] * 5])
+    assert weights.tolist() == pytest.approx([0.75, *[0.05] * 5])
