@@ -68,7 +68,9 @@ def calibrate(
     if run.settings is None or not options.verify:
         return run.calibration()
     told = any(finding.kind != "retry_delay" for finding in run.inference.findings)
-    met = LimitMet(traffic, possible=pair is None and not told)
+    # Two that were suspected while one was little known may have been one, and its verification meets the other.
+    both = sum(found.limit.metric == "requests" for found in run.inference.identified) > 1
+    met = LimitMet(traffic, possible=not both and not told)
     run.verify(met)
     if met.found:
         second = met.pair

@@ -246,6 +246,10 @@ class Prober(Moves):
             return math.ceil(1.1 * high) + 2 if open_ and room > 1.1 * high + 2 else None
         if best is None:
             return None
+        height = self.fit.candidate
+        odd = self.fit.misfit.early > 0 and self.fit.misfit.kind() is None
+        if again and height is not None and odd and room > 1.1 * height + 2:
+            return math.ceil(1.1 * height) + 2  # a refusal that the rate does not explain stood as high
         target = min(math.ceil(0.6 * room) + 1, self.options.max_in_flight)
         # Once tried, a few failed or ended calls are no reason to try again.
         return target if self.fit.reached < (0.8 * target if again else target) and target > 1 else None

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import pytest
 
+from analysis import two_limits
 from analysis.calls import Calls
 from analysis.fit import fit
 from analysis.infer import infer
+from analysis.misfit import Misfit
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
+from redline import calibration
 from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.prober import Prober
 from redline.second_limit import Below, Within
 from redline.simulated import SimulatedTraffic
 from redline.traffic import Probe
+
+if TYPE_CHECKING:
+    from analysis.fit import Fit
 
 Calibrated = tuple[tuple[limits.Spec, ...], SimulatedTraffic, Calibration]
 
@@ -100,3 +110,25 @@ def test_within_a_limit_probes_wait_for_room_and_are_cut_short() -> None:
     sent = traffic.attempts[report.first : report.last]
     assert 6 <= len(sent) <= 9
     assert all(a.outcome == "admitted" for a in sent)
+
+
+def test_a_second_limit_that_was_none_does_not_hide_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that were suspected too early turn out to be one: the verification still meets the other."""
+    nothing = fit(of(traffic_of(*MET_LATER)))
+    suspected = two_limits.Pair(nothing, nothing, 0)
+    further = calibration.probe_further
+    monkeypatch.setattr(two_limits.Doubt, "settle", lambda *_: suspected)
+    monkeypatch.setattr(calibration, "probe_further", lambda p, pair: None if pair is suspected else further(p, pair))
+    found = calibrate(traffic_of(*MET_LATER), CalibrationOptions(seed=1))
+    measured = [f.limit for f in found.inference.identified if f.limit.metric == "requests"]
+    assert [limit.state for limit in measured] == ["measured", "measured"]
+
+
+def test_a_refusal_at_a_height_is_looked_at_again() -> None:
+    """One that the rate does not explain is worth as many calls once more; those of a disturbed record are not."""
+    prober = Prober(traffic_of(*MET_LATER), CalibrationOptions(seed=1), lambda _: None)
+    best = SimpleNamespace(limit=241.0)
+    known = {"best": best, "concurrency": None, "candidate": 145, "reached": 142}
+    for early, size in ((0, None), (1, 162), (20, None)):
+        prober.fit = cast("Fit", SimpleNamespace(**known, misfit=Misfit(early=early)))
+        assert prober._flight_in_question(again=True) == size
