@@ -31,7 +31,8 @@ _SPREAD_FLOOR_S: Final = 0.002
 class Calls:
     """A record of calls in the order of sending, as arrays of one length. Times in seconds; NaN where unknown.
 
-    ``asked``: whose outcome is to be explained (None: all); the others only spend.
+    ``asked``: whose outcome is to be explained (None: all); the others only spend. ``telling``: calls that a search
+    has to look at, however far from the next block they are (None: no such).
     """
 
     sent_s: Floats
@@ -44,6 +45,7 @@ class Calls:
     quota_id: tuple[str, ...]
     phase: tuple[str, ...]
     asked: Bools | None = None
+    telling: Bools | None = None
 
     def __len__(self) -> int:
         """Return the number of calls."""

@@ -97,14 +97,9 @@ def prepare(
     cost = calls.tokens if tokens else np.ones(len(calls))
     history = calls.sent_s[counted]
     spent = np.concatenate([[0.0], np.cumsum(cost[counted])])
-    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
-    if excused is not None:
-        decided &= ~excused
-    if calls.asked is not None:
-        decided &= calls.asked
-    position = np.flatnonzero(decided)
+    position = decided(calls, excused)
     if thin:
-        position = _sampled(position[_informative(calls.outcome[position] == ADMITTED)])
+        position = looked_at(calls, position)
     admitted = calls.outcome[position] == ADMITTED
     at = calls.sent_s[position][None, :] + offsets_s[:, None]
     # A refused call may have come after calls sent later, but not after those sent when its answer was back.
@@ -132,6 +127,22 @@ def prepare(
         counts_refused=counts_refused,
         counts_other=counts_other,
     )
+
+
+def decided(calls: Calls, excused: Bools | None = None) -> Ints:
+    """Return the positions of the decisions that are to be explained."""
+    asked = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    if excused is not None:
+        asked &= ~excused
+    if calls.asked is not None:
+        asked &= calls.asked
+    return np.flatnonzero(asked)
+
+
+def looked_at(calls: Calls, position: Ints) -> Ints:
+    """Return which of these decisions a search looks at."""
+    chosen = _sampled(position[_informative(calls.outcome[position] == ADMITTED)])
+    return chosen if calls.telling is None else np.union1d(chosen, position[calls.telling[position]])
 
 
 def _refused_before(calls: Calls, position: Ints, at_s: Floats) -> Ints:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, likelihood, proposals, search
+from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -34,6 +34,8 @@ DOUBT: Final = 0.05  # relative difference of two rates that is worth another pr
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
 REMEMBERED: Final = 48  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
+AGAIN: Final = 2  # searches more, where what was not looked at contradicts the best explanation
+LEADING: Final = 20  # hypotheses that these start from
 MOST_REMEMBERED: Final = 20_000  # calls of a record that is kept for it
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
 
@@ -169,6 +171,29 @@ def _remembered(asked: _Question) -> Fit:
 
 
 def _explain(asked: _Question) -> Fit:
+    """Search; and again with what a search did not look at, where the best explanation is contradicted just there."""
+    found = _searched(asked)
+    for _ in range(AGAIN):
+        telling = _overlooked(found, asked.calls)
+        if telling is None:
+            break
+        asked = replace(asked, calls=replace(asked.calls, telling=telling), warm=(*found.leading(LEADING), *asked.warm))
+        again = _searched(asked)
+        if again.missed >= found.missed:
+            break
+        found = again
+    return found
+
+
+def _overlooked(found: Fit, calls: Calls) -> Bools | None:
+    best = found.best
+    if best is None or found.misfit.over < overlooked.FEWEST:
+        return None
+    excuse = None if found.concurrency is None else flight.excused(calls, found.flight, found.concurrency)
+    return overlooked.overlooked(calls, found.offsets_s, excuse, best)
+
+
+def _searched(asked: _Question) -> Fit:
     calls, warm, tokens, thorough = asked.calls, asked.warm, asked.tokens, asked.thorough
     offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)
