@@ -49,9 +49,11 @@ class TokenProbe(TokenCalls):
         if self.looked or known.best is None or known.rate_doubtful():
             return
         count, size = self._plan(known.best.limit)
-        # What is hardly likely must not put a look off again and again, but it may hold the plan up for a moment.
+        # Once requests are known, what is hardly likely must not put a look off again and again. Before, all must be
+        # sure: a refusal of either limit would be taken for one of the other's.
         now = self._now_s()
-        ready = now if self._sure_of_room_s(count + 1.0, SURE) <= now else self._sure_of_room_s(count + 1.0)
+        at_once = known.certainty() > SURE and self._sure_of_room_s(count + 1.0, SURE) <= now
+        ready = now if at_once else self._sure_of_room_s(count + 1.0)
         if count and ready - now <= SOON * self._window_s():
             self.prober.traffic.sleep_until(ready)
             self._look(count, size)
@@ -80,7 +82,8 @@ class TokenProbe(TokenCalls):
             count = min(count, MOST_BLIND)
         else:
             count, size = self._plan(best.limit)
-            ready = self._sure_of_room_s(min(count + 1.0, best.limit), SURE)
+            sure = SURE if self.prober.fit.certainty() > SURE else 1.0
+            ready = self._sure_of_room_s(min(count + 1.0, best.limit), sure)
             if ready - self._now_s() > max(SOON * self._window_s(), SOON_S):
                 return
             self.prober.traffic.sleep_until(ready + self._spread_s())
