@@ -34,7 +34,8 @@ FEWEST: Final = 5  # contradictions of a single limit from which on two are trie
 SUSPECT: Final = 2  # and at the end of probing: a limit that was bent to explain two of them may contradict few
 GAIN: Final = 10.0  # nats by which two limits must then be likelier
 AGAIN: Final = 2  # fits in a row that are so contradicted
-LOST: Final = 2  # answers that two limits may leave over while they are still fitted, beyond what is tolerated then
+LOST: Final = 3  # answers that two limits may leave over while they are still fitted, beyond what is tolerated then
+TOLERATED: Final = 0.002  # share of the calls that true pairs leave over; of a short record, which much explains, none
 MORE: Final = 1.5  # times the refusals before two limits are tried again
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 OWN: Final = 4  # refusals that each of two limits must explain alone
@@ -168,7 +169,7 @@ def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
 
 def _tolerated(calls: Calls, whole: Fit | None) -> int:
     """Return how many answers two limits may leave unexplained: few, and no more than a single one leaves."""
-    few = 1 + int(0.002 * len(calls))
+    few = int(TOLERATED * len(calls))
     return few if whole is None else min(few, whole.missed)
 
 
