@@ -184,19 +184,20 @@ class Moves(Knowledge):
         self._let_refusals_arrive()
         self._refused_since(report.first)
 
-    def _send_far_apart(self) -> None:
-        """Send so slowly that small counters have room, where chance explains the refusals: it has no pace."""
+    def _send_far_apart(self) -> bool:
+        """Send so slowly that small counters have room: chance has no pace. False where that would tell nothing."""
         self.paced = True
         outcome, sent_s = self.fit.calls.outcome, self.fit.calls.sent_s
         admitted = int(np.sum(outcome == ADMITTED))
         share = self.fit.refusals / (self.fit.refusals + admitted)
         if share < APART_SHARE:
-            return
+            return False
         count = int(np.clip(math.ceil(APART_REFUSED / share), *APART_CALLS))
         gap_s = min(PACES_APART * float(sent_s[-1] - sent_s[0]) / admitted, APART_S / count)
         times_s = np.cumsum(gap_s * self.rng.uniform(0.7, 1.3, count))
         self.traffic.run(probing.at_times(FAR_APART, tuple(times_s.tolist()), stop_refused=None))
         self._let_refusals_arrive()
+        return True
 
     def _rested_s(self) -> float | None:
         """Return until when a pause tells more than polling would; None where polling does.

@@ -87,9 +87,8 @@ class Prober(Moves):
         """Return whether more is of no use; chance is believed where calls far apart were refused as often."""
         if not self._hopeless(cycle):
             return False
-        if self.paced or not by_chance(self.fit):
+        if self.paced or not by_chance(self.fit) or not self._send_far_apart():
             return True
-        self._send_far_apart()
         self._refit()
         return self._hopeless(cycle)
 
