@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
+from analysis import decisions, flight, judging, overlooked, proposals, search
+from analysis.agreement import explained_by
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -273,14 +274,8 @@ def _least_unexplained(
     high = flight.excused(calls, around, limit)
     if not found or not high.any():
         return None
-    h = found[0]
-    record = decisions.prepare(
-        calls, offsets, counts_refused=h.counts_refused, counts_other=h.counts_other, excused=~high, thin=False
-    )
-    if record.n == 0:
-        return None
-    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
-    missed = record.position[likelihood.agreement(record, s, h.limit) == 0.0]
+    asked, explained = explained_by(found[0], calls, offsets, excused=~high)
+    missed = asked[~explained]
     return int(around.maybe[missed].min()) if len(missed) else None
 
 

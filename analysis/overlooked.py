@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, judging, likelihood, search
+from analysis import decisions
+from analysis.agreement import explained_by
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls, Floats
@@ -28,17 +29,9 @@ def overlooked(calls: Calls, offsets_s: Floats, excused: Bools | None, h: Hypoth
 
     ``excused``: refusals that a limit on calls in flight explains.
     """
-    record = decisions.prepare(
-        calls,
-        offsets_s,
-        excused=excused,
-        counts_refused=h.counts_refused,
-        counts_other=h.counts_other,
-        thin=False,
-    )
-    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
-    wrong = record.position[likelihood.agreement(record, s, h.limit) == 0.0]
-    unseen = np.setdiff1d(wrong, decisions.looked_at(calls, record.position))
+    asked, explained = explained_by(h, calls, offsets_s, excused=excused)
+    wrong = asked[~explained]
+    unseen = np.setdiff1d(wrong, decisions.looked_at(calls, asked))
     if len(unseen) < max(FEWEST, MOSTLY * len(wrong)):
         return None
     telling = np.zeros(len(calls), bool) if calls.telling is None else calls.telling.copy()

@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, proposals, search
+from analysis.agreement import explained_by
 from analysis.calls import ADMITTED, OTHER, REFUSED
 from analysis.fit import REFUSED_VARIANTS, Fit, server_offset
 from analysis.misfit import misfit_of
@@ -112,18 +113,9 @@ def agreeing(calls: Calls, offsets: Floats, h: Hypothesis, which: Bools, *, toke
     """Return, for each of the calls asked for, whether a limit agrees with its answer; where there is none, it does."""
     if not which.any():
         return np.ones(0, bool)
-    record = decisions.prepare(
-        calls,
-        offsets,
-        tokens=tokens,
-        counts_refused=h.counts_refused,
-        counts_other=h.counts_other,
-        excused=~which,
-        thin=False,
-    )
-    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    asked, explained = explained_by(h, calls, offsets, excused=~which, tokens=tokens)
     agrees = np.ones(len(calls), bool)
-    agrees[record.position] = likelihood.agreement(record, s, h.limit) > 0.0
+    agrees[asked] = explained
     return agrees[which]
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, likelihood, search
+from analysis import flight, search
+from analysis.agreement import explained_by
 from analysis.calls import ADMITTED, arrival_offsets
 from analysis.chance import by_chance
 from analysis.fit import Fit, fit
@@ -88,14 +89,8 @@ def _agreed(calls: Calls, fitted: Fit) -> Bools:
         around = flight.in_flight(whole, fitted.offsets_s)
         found |= flight.excused(whole, around, fitted.concurrency)
     for h in _sample(fitted):
-        record = decisions.prepare(
-            whole, fitted.offsets_s, counts_refused=h.counts_refused, counts_other=h.counts_other, thin=False
-        )
-        if record.n == 0:
-            continue
-        s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
-        agree = likelihood.agreement(record, s, h.limit) > 0.0
-        found[record.position[agree]] = True
+        asked, agree = explained_by(h, whole, fitted.offsets_s)
+        found[asked[agree]] = True
     return found
 
 
