@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import stats
 
+from analysis.again import beside_chance
 from analysis.calls import ADMITTED, REFUSED
 from analysis.flight import undecided
 from analysis.likelihood import OUTLIER
@@ -15,15 +16,17 @@ from analysis.priors import RATE_PRICE
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls, Ints
     from analysis.fit import Fit
+    from analysis.search import Hypothesis
 
 FEWEST_REFUSALS: Final = 8  # fewer say nothing about chance, and neither do fewer admissions
 UNLIKELY: Final = 0.001  # probability from which on an accident is taken for none
 FAR_APART: Final = "apart"  # phase of calls so far apart that no limit which refused the others should refuse them
 SELDOM: Final = 0.003  # probability of so few refusals among these from which on pace matters
+CLEARLY: Final = 5.0  # nats by which chance must explain better than a limit how many passed when
 MOSTLY: Final = 0.4  # share of the refusals that an edge must contradict before it gives way to chance by that alone
 
 
-def by_chance(fitted: Fit) -> bool:
+def by_chance(fitted: Fit, metric: str = "requests") -> bool:
     """Return whether a constant chance explains the refusals as well as the best limits do.
 
     A limit on calls in flight explains nothing where a call may have met it or may not: such decisions cost it as
@@ -42,7 +45,17 @@ def by_chance(fitted: Fit) -> bool:
         explained = min(explained, fitted.best.log_likelihood)
     if fitted.concurrency is not None:
         explained += log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
-    return bool(log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE)
+    if log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE:
+        return True
+    if fitted.best is None or fitted.concurrency is not None or metric != "requests":
+        return False
+    return _chance_foretells(fitted, fitted.best)
+
+
+def _chance_foretells(fitted: Fit, best: Hypothesis) -> bool:
+    """Return whether the best limit, if the calls were sent again, would refuse at other moments; chance would not."""
+    spread_s = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
+    return beside_chance(fitted.calls, best.spec(), spread_s) > CLEARLY
 
 
 def _scattered(outcome: Ints) -> bool:

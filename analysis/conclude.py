@@ -125,7 +125,7 @@ def _latency(calls: Calls) -> Latency | None:
 
 def _concurrency(fitted: Fit, *, shared: bool) -> Identified:
     """Tell the limit on calls in flight. ``shared``: refusals come at any height, so that a lowest one says little."""
-    surely = fitted.concurrency_odds > SURE_ODDS and len(set(fitted.concurrency_range or ())) == 1
+    surely = fitted.behind > SURE_ODDS and len(set(fitted.concurrency_range or ())) == 1
     if fitted.concurrency is not None and not by_chance(fitted) and (surely or not shared):
         low, high = fitted.concurrency_range or (fitted.concurrency, fitted.concurrency)
         c = float(fitted.concurrency)
@@ -255,7 +255,7 @@ def _contradiction(fitted: Fit, metric: str = "requests") -> Limit | None:
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
     if refused < FEWEST_REFUSALS or refused == decided:
         return None
-    if by_chance(fitted):
+    if by_chance(fitted, metric):
         return Limit(
             metric=metric,
             state="random",

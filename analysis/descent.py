@@ -101,7 +101,7 @@ def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
 def _feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
     """Return what is feasible near this shape of a counter, with the number that suits it and the next ones."""
     s = statistic(quick, "sliding_counter", [shape], seen.usual)
-    thresholds = thresholds_of(quick, s)
+    thresholds = thresholds_of(quick, "sliding_counter", [shape], s)
     limit = float(thresholds[0, likelihood.overlap(quick, s, thresholds)[0].argmin()])
     near = [n for n in (limit - 1.0, limit, limit + 1.0) if n >= 1.0]
     return [found for n in near for found in counters.feasible(quick, shape, n)]
@@ -111,6 +111,7 @@ def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structu
     size = max(1, 400_000 // max(1, quick.at_s.size))
     found: list[float] = []
     for first in range(0, len(shapes), size):
-        s = statistic(quick, family, shapes[first : first + size], seen.usual)
-        found += likelihood.overlap(quick, s, thresholds_of(quick, s)).min(axis=1).tolist()
+        part = shapes[first : first + size]
+        s = statistic(quick, family, part, seen.usual)
+        found += likelihood.overlap(quick, s, thresholds_of(quick, family, part, s)).min(axis=1).tolist()
     return found

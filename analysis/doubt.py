@@ -150,7 +150,7 @@ def _findings(doubt: Doubt) -> tuple[Finding, ...]:
     """Return what seems to be the cause; both where the record does not tell them apart."""
     told = finding_of(doubt.misfit, doubt.fewest)
     if not doubt.shared or (told and told.kind == "drift"):
-        return _deep(told) if told and told.kind == "replicas" else (told,) if told else ()
+        return _told_with(told) if told else ()
     counted = f"{doubt.misfit.total} answers contradict an exact limit"
     either = -1.0 < doubt.lead < SURELY
     found: list[Finding] = []
@@ -198,9 +198,19 @@ def _instead(doubt: Doubt, change: Change) -> tuple[Finding, ...]:
     return (Finding(kind="background", value=None, text=text),)
 
 
-def _deep(told: Finding) -> tuple[Finding, ...]:
-    """Return both causes: refusals came early enough for replicas, but bursts of others may do that, too."""
-    return Finding(kind="background", value=None, text=told.text), told
+def _told_with(told: Finding) -> tuple[Finding, ...]:
+    """Return what the contradictions look like, and others on the quota where these may look the same.
+
+    Bursts of others refuse as early as replicas do, and those who come or go look like a change.
+    """
+    match told.kind:
+        case "replicas":
+            return Finding(kind="background", value=None, text=told.text), told
+        case "drift":
+            text = "or others on the same quota took part of it for a while"
+            return told, Finding(kind="background", value=None, text=text)
+        case _:
+            return (told,)
 
 
 def _agreed(doubt: Doubt) -> tuple[Shared, ...]:

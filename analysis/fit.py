@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, overlooked, proposals, search
+from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
+from analysis.again import surprise_of_places
 from analysis.agreement import explained_by
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
@@ -31,6 +32,7 @@ CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
 BESIDE_RATE: Final = 4.0  # and as many again beside one on the rate, which could explain the rest as well
 COUNTING_PRICE: Final = 1.0  # nats that it must earn that refused calls count,
 UNCOUNTED_PRICE: Final = 0.5  # and that calls which failed do not
+RULED_OUT: Final = 25.0  # nats behind which another assumption about calls in flight is not worth a probe
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
@@ -45,11 +47,10 @@ REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for whi
 class Fit:
     """The joint explanation. ``hypotheses``: of the rate limit, best first (empty: no rate limit is needed).
 
-    ``concurrency``: the limit on calls in flight, None where none is needed; ``concurrency_odds``: the nats by which
-    it explains more than the rate alone. ``reached``: the most calls that
-    were surely in flight and admitted. ``candidate`` and ``otherwise``: the limit on calls in flight that the record
-    suggests, and the rate hypotheses under the other assumption about it. ``misfit``: what the
-    best explanation cannot account for.
+    ``concurrency``: the limit on calls in flight, None where none is needed. ``reached``: the most calls that were
+    surely in flight and admitted. ``candidate`` and ``otherwise``: the limit on calls in flight that the record
+    suggests, and the rate hypotheses under the other assumption about it, which explains ``behind`` nats less.
+    ``misfit``: what the best explanation cannot account for.
     """
 
     calls: Calls
@@ -57,10 +58,10 @@ class Fit:
     flight: Flight
     hypotheses: tuple[Hypothesis, ...]
     otherwise: tuple[Hypothesis, ...]
+    behind: float
     candidate: int | None
     concurrency: int | None
     concurrency_range: tuple[int, int] | None
-    concurrency_odds: float
     reached: int
     score: float
     misfit: Misfit
@@ -96,7 +97,7 @@ class Fit:
 
     def rate_doubtful(self) -> bool:
         """Return whether the rate would be another one if the refusals at the most calls in flight were not its own."""
-        if self.concurrency is not None or self.candidate is None or not self.hypotheses:
+        if self.concurrency is not None or self.candidate is None or not self.hypotheses or self.behind > RULED_OUT:
             return False
         if not self.otherwise:
             return True
@@ -209,11 +210,10 @@ def _searched(asked: _Question) -> Fit:
             limit = higher
             again = _given(calls, offsets, around, limit, again[1][:20], tokens=tokens, thorough=thorough)
     score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough, rival=again[0])
-    concurrency, span, odds, other = None, None, 0.0, found
+    concurrency, span, other, behind = None, None, again[1] if limit is not None else found, 0.0
     if limit is not None:
-        other = again[1]
+        behind = abs(again[0] - score)
         if again[0] > score:
-            odds = again[0] - score
             other, (score, found), concurrency = found, again, limit
             span = flight.span(calls, around, limit)
     return Fit(
@@ -222,10 +222,10 @@ def _searched(asked: _Question) -> Fit:
         flight=around,
         hypotheses=tuple(found),
         otherwise=tuple(other[:20]),
+        behind=behind,
         candidate=limit,
         concurrency=concurrency,
         concurrency_range=span,
-        concurrency_odds=odds,
         reached=reached,
         score=score,
         misfit=_misfit(calls, offsets, around, concurrency, found, tokens=tokens),
@@ -255,13 +255,40 @@ def _given(
     plain = decisions.prepare(calls, offsets, tokens=tokens, excused=excuse)
     left = int(np.sum(~plain.admitted))
     nothing = left * float(np.log(OUTLIER))
-    if left == 0:
-        return -price, []
-    found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough, rival=rival)
+    found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough, rival=rival) if left else []
     best = max((h.score for h in found), default=-np.inf)
     if best < nothing + 2.0:
-        return nothing - price, []
-    return best - price - (BESIDE_RATE if limit is not None else 0.0), found
+        best, found = nothing, []
+    if limit is not None:
+        own = _own_refusals(calls, offsets, around, limit, found)
+        if found:
+            best, price = _score(found[0], calls, offsets, own, tokens=tokens), price + BESIDE_RATE
+        if np.any(own & (around.surely < limit) & np.isfinite(calls.done_s)):  # it need not have been met
+            price += surprise_of_places(calls, limit, float(offsets[-1] - offsets[0]), own | ~calls.throttled)
+    return best - price, found
+
+
+def _own_refusals(calls: Calls, offsets: Floats, around: Flight, limit: int, found: list[Hypothesis]) -> Bools:
+    """Return which refusals only the limit on calls in flight explains: one that both do is evidence on neither."""
+    own = flight.excused(calls, around, limit)
+    if found and own.any():
+        asked, explained = explained_by(found[0], calls, offsets, excused=(calls.outcome == REFUSED) & ~own)
+        own[asked[explained]] = False
+    return own
+
+
+def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
+    """Return how well a hypothesis explains the record but for what is excused."""
+    record = decisions.prepare(
+        calls,
+        offsets,
+        tokens=tokens,
+        excused=excuse,
+        counts_refused=h.counts_refused,
+        counts_other=h.counts_other,
+    )
+    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    return h.log_prior + float(likelihood.log_likelihood(record, s, np.array([[h.limit]]))[0, 0])
 
 
 def _least_unexplained(
@@ -369,5 +396,4 @@ def _misfit(
         thin=False,
     )
     seen = misfit_of(record, judging.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
-    turns = int(np.sum(record.admitted[1:] != record.admitted[:-1]))
-    return replace(seen, loss=-h.log_likelihood, refusals=int(np.sum(~record.admitted)), turns=turns)
+    return replace(seen, loss=-h.log_likelihood)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 CLOSEST: Final = 3  # thresholds a shape is judged with
 SCREENED: Final = 60  # shapes that pass the quick look
-HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of a repeated one
+HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of one that is not worth a look
+REFILLED: Final = 0.5  # of a bucket may come back within the spread: it would hide one that is faster,
+SMALL_BURST: Final = 2.0  # and so many calls
 
 
 def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:
@@ -50,7 +52,7 @@ def judged(
     for first in range(0, len(shapes), size):
         part = shapes[first : first + size]
         s = statistic(record, family, part, seen.usual)
-        thresholds = thresholds_of(record, s)
+        thresholds = thresholds_of(record, family, part, s)
         if not costed.sized(record):
             best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
             thresholds = np.take_along_axis(thresholds, best, axis=1)
@@ -66,14 +68,23 @@ def screened(record: Record, family: str, shapes: Sequence[Shape], seen: Structu
     size = max(1, 200_000 // max(1, quick.at_s.size))
     missed = []
     for first in range(0, len(shapes), size):
-        s = statistic(quick, family, shapes[first : first + size], seen.usual)
-        missed.append(likelihood.misfits(quick, s, thresholds_of(quick, s)).min(axis=1))
+        part = shapes[first : first + size]
+        s = statistic(quick, family, part, seen.usual)
+        missed.append(likelihood.misfits(quick, s, thresholds_of(quick, family, part, s)).min(axis=1))
     order = np.argsort(np.concatenate(missed), kind="stable")[:SCREENED]
     return [shapes[i] for i in order]
 
 
-def thresholds_of(record: Record, s: Floats) -> Floats:
-    """Return integers near where admissions end and refusals begin, (shapes, candidates)."""
+def thresholds_of(record: Record, family: str, shapes: Sequence[Shape], s: Floats) -> Floats:
+    """Return integers near where admissions end and refusals begin, (shapes, candidates).
+
+    A bucket so small and fast that the spread would hide it may explain anything: its number is `HOPELESS`.
+    """
     if costed.sized(record):
-        return costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
-    return likelihoods.thresholds(decisions.central(record, s) + record.cost, record.admitted)
+        found = costed.thresholds(record, s[:, s.shape[1] // 2] + record.cost)
+    else:
+        found = likelihoods.thresholds(decisions.central(record, s) + record.cost, record.admitted)
+    if family != "token_bucket":
+        return found
+    refilled = np.array(shapes, float) * record.spread_s
+    return np.where(refilled > np.maximum(REFILLED * found, SMALL_BURST), HOPELESS, found)

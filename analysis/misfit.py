@@ -26,7 +26,7 @@ MANY: Final = 8  # and those that take a number back, as a limit that moved and 
 DEEP: Final = 0.35  # median room left when refused, as a share of the limit, from which on replicas explain it
 LOSS: Final = 25.0  # nats that no exact limiter leaves over,
 LOSS_SHARE: Final = 0.1  # also not for each refusal: many answers that fit badly say what one that cannot fit says
-LOSS_TURN: Final = 0.35  # nor for each change from refused to admitted or back: the spread may have decided that one
+LOSS_OPEN: Final = 0.6  # nor for each answer that the spread decided: those of exact limiters cost 0.2 to 0.5
 LEAST_SHARE: Final = 0.03  # of the limit: what others use is told as at least that,
 MOST_SHARE: Final = 0.45  # and as at most that: those who use more are no background
 ONE_SIDED: Final = 0.85  # share of the run without a contradiction, before or after all of them, that tells a change
@@ -50,7 +50,7 @@ class Misfit:
     last: float = 1.0
     loss: float = 0.0
     refusals: int = 0
-    turns: int = 0
+    open: int = 0
 
     @property
     def total(self) -> int:
@@ -74,7 +74,7 @@ class Misfit:
         record, so that they stand in one part of it is not yet a change.
         """
         if self.total < fewest:
-            allowed = max(LOSS, LOSS_SHARE * self.refusals, LOSS_TURN * self.turns)
+            allowed = max(LOSS, LOSS_SHARE * self.refusals, LOSS_OPEN * self.open)
             return "background" if self.loss > allowed else None
         if self.total < MANY:
             return "background"
@@ -85,7 +85,8 @@ class Misfit:
 
 def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
     """Hold a whole record against one limiter; ``statistic`` of that one shape."""
-    wrong = likelihood.agreement(record, statistic, limit) == 0.0
+    agrees = likelihood.agreement(record, statistic, limit)
+    wrong = agrees == 0.0
     need = statistic[0] + record.cost
     early, over = wrong & ~record.admitted, wrong & record.admitted
     where = np.flatnonzero(wrong)
@@ -98,6 +99,8 @@ def misfit_of(record: Record, statistic: Floats, limit: float) -> Misfit:
         highest=float(let_in.max(initial=0.0)),
         first=float(where[0] / record.n) if len(where) else 0.0,
         last=float(where[-1] / record.n) if len(where) else 1.0,
+        refusals=int(np.sum(~record.admitted)),
+        open=int(np.sum(~wrong & (agrees < 1.0))),
     )
 
 

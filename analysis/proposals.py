@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
 
 ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
-LEAST_WINDOW_S: Final = 0.3  # what is shorter cannot be told from calls that merely came close together
+LEAST_WINDOW_S: Final = 0.9  # nobody counts in less than a second; what is shorter is calls that came close together
 MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
 FEW: Final = 2.0  # calls a window at which a counter passes for a fixed window
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis import counters, decisions, slopes
+from analysis import again, counters, decisions, slopes
 from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.fit import fit
 
@@ -24,4 +24,5 @@ def get_ready() -> None:
     fitted = fit(calls)
     record = decisions.at_middle(decisions.prepare(calls, fitted.offsets_s))
     counters.feasible(record, (WINDOW_S, 0.0), float(PASSED))
+    again.surprise_of_places(calls, PASSED, 0.1, np.ones(len(calls), bool))
     slopes.rough(slopes.counts(np.tile(each, WINDOWS), outcome == ADMITTED))

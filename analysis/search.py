@@ -24,11 +24,10 @@ from mock_server import limits
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from analysis.calls import Bools, Floats
+    from analysis.calls import Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
 
-SMALL_BURST: Final = 2.0
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
 BEHIND: Final = 150.0  # nats below another family's best at which a refined one is given up: none came back from there
 POOR: Final = 30.0  # nats that no limit with the right shape leaves over,
@@ -184,16 +183,8 @@ class _Table:
             found += [(float(best[i]), part[i]) for i in np.flatnonzero(best > self._top - FAR).tolist()]
             i, j = np.nonzero(score > self._top - KEEP)
             table = np.array(part, float)
-            kept = ~self._blurred(table[i, 0], thresholds[i, j])
-            i, j = i[kept], j[kept]
             self._parts.append((score[i, j], ll[i, j], thresholds[i, j], table[i]))
         return sorted(found, reverse=True)
-
-    def _blurred(self, first: Floats, limit: Floats) -> Bools:
-        """Return which are buckets so small and fast that they refill within the spread, which would hide them."""
-        if self._family != "token_bucket":
-            return np.zeros(len(first), bool)
-        return np.asarray(first * self._record.spread_s > np.where(limit <= SMALL_BURST, 1.0, limit))
 
     def _within(self, reach: float) -> tuple[Floats, Floats, Floats, Floats]:
         """Return the points so near the best: scores, log likelihoods, thresholds, and shapes as rows."""

@@ -79,7 +79,7 @@ def fit_tokens(calls: Calls, requests: Fit, warm: Sequence[Hypothesis] = ()) -> 
         candidate=None,
         concurrency=None,
         concurrency_range=None,
-        concurrency_odds=0.0,
+        behind=0.0,
         reached=0,
         score=top,
         misfit=misfit_of(*_held(records, ranked[0])) if ranked else replace(requests.misfit, early=left, over=0),

@@ -25,6 +25,7 @@ FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none
 AT_ONCE = 6.0  # round trips within which a bucket is full again
 OVERLOAD = 1.3  # times its rate, for
 OVERLOADED = 80  # calls
+WHOLE = (4, 12.0)  # bursts of all that a window lets in, at most, and seconds that they may take
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 UNLOOKED_EVERY = 4  # cycles
@@ -34,8 +35,7 @@ UNLOOKED_EVERY = 4  # cycles
 class Prober(Moves):
     """The plan's state beside what is known and what the last move left."""
 
-    unrefused: bool = False  # whether the last push below a height in question met nothing
-    spreading: bool = False  # and whether that one was spread out
+    unrefused: int = 0  # pushes in a row, below a height in question or spread out, that met nothing
     rested: bool = False  # whether a burst was sent from a long rest
     on_room: Callable[[], None] = lambda: None  # told when requests have room: it may use a little of it
 
@@ -194,8 +194,11 @@ class Prober(Moves):
 
     def _overload(self) -> None:
         """Send more than the bucket takes for a while: what passes between two refusals far apart is its rate."""
-        rate = OVERLOAD * (self.fit.best.rate_per_s if self.fit.best else 1.0)
-        report = self.traffic.run(probing.burst("fill", OVERLOADED, rate_per_s=rate, cap=self.cap))
+        best = self.fit.hypotheses[0]
+        full = np.arange(int(best.limit)) / self.options.max_rate_per_s
+        over = (full[-1] if len(full) else 0.0) + np.arange(1, OVERLOADED + 1) / (OVERLOAD * best.rate_per_s)
+        offsets = tuple(np.concatenate([full, over]).tolist())
+        report = self.traffic.run(probing.at_times("fill", offsets, stop_refused=None, cap=self.cap))
         self._let_refusals_arrive()
         self._refused_since(report.first)
 
@@ -208,19 +211,27 @@ class Prober(Moves):
         """Push with fewer calls in flight than were ever refused: a refusal now is the rate's.
 
         Where that is too slow to be refused, as many calls as were refused, spread over most of an answer's time: a
-        refusal now is that of the calls in flight.
+        refusal now is that of the calls in flight. Where that meets nothing either, some bursts of what the rate would
+        let in at once: how many pass tells the two apart.
         """
         height = self.fit.candidate or 2
-        self.spreading = not self.spreading and self.unrefused
-        if self.spreading:
-            offsets = np.linspace(0.0, 0.8 * self._short_latency_s(), math.ceil(1.1 * height) + 2)
-            report = self.traffic.run(probing.at_times("flight", tuple(offsets), stop_refused=ENOUGH_REFUSED))
-        else:
-            self.cap = max(1, height - 1)
-            best = self.fit.best
-            report = self._send("fill", min(3 * int(best.limit if best else 1) + 8, self.options.patience_calls))
+        best = self.fit.best
+        room = int(best.limit if best else 1)
+        first = len(self.traffic.attempts)
+        match self.unrefused % 3:
+            case 0:
+                self.cap = max(1, height - 1)
+                self._send("fill", min(3 * room + 8, self.options.patience_calls))
+            case 1:
+                offsets = np.linspace(0.0, 0.8 * self._short_latency_s(), math.ceil(1.1 * height) + 2)
+                self.traffic.run(probing.at_times("flight", tuple(offsets), stop_refused=ENOUGH_REFUSED))
+            case _:
+                gap_s = 1.3 * self.window_guess_s() + self._spread_s()
+                starts_s = gap_s * np.arange(np.clip(WHOLE[1] / gap_s, 1, WHOLE[0]) // 1)
+                offsets = starts_s[:, None] + np.arange(max(room, height + 1)) / self.options.max_rate_per_s
+                self.traffic.run(probing.at_times("fill", tuple(offsets.ravel().tolist()), stop_refused=None))
         self._let_refusals_arrive()
-        self.unrefused = not self._refused_since(report.first)
+        self.unrefused = 0 if self._refused_since(first) else self.unrefused + 1
         return True
 
     def _concurrency_check(self) -> None:
@@ -241,7 +252,7 @@ class Prober(Moves):
         room = math.inf if best is None else best.limit
         if limit is not None:
             low, high = self.fit.concurrency_range or (limit, limit)
-            open_ = low < high or (not again and self.fit.concurrency_odds < SURE_ODDS)
+            open_ = low < high or (not again and self.fit.behind < SURE_ODDS)
             return math.ceil(1.1 * high) + 2 if open_ and room > 1.1 * high + 2 else None
         if best is None:
             return None

@@ -71,7 +71,11 @@ def fixed_window(
     phase_s: Floats,
     spread_s: float,
 ) -> Floats:
-    """Return what was spent since the last boundary, which lies late for the admitted and early for the refused."""
+    """Return what was spent since the last boundary, which lies late for the admitted and early for the refused.
+
+    Not for a call that was admitted after a refusal in the same window, with no doubt about either: it has no more
+    room than the refused one had.
+    """
     offsets, decisions = at_s.shape
     out = np.empty((len(window_s), offsets, decisions))
     sent_before = np.searchsorted(history_s, at_s.ravel()).reshape(at_s.shape)
@@ -81,6 +85,7 @@ def fixed_window(
         slack = 0.5 * min(spread_s, 0.2 * window)
         for o in range(offsets):
             numbers[:], places[:] = np.nan, 0
+            full, full_s, early = np.nan, 0.0, 0  # the last window that refused, since when, and its early boundary
             for d in range(decisions):
                 number = math.floor((at_s[o, d] - phase) / window)
                 side = 1 if admitted[d] else 0
@@ -88,8 +93,15 @@ def fixed_window(
                     boundary = phase + slack + number * window if side else phase - slack + number * window
                     places[side] = _place(history_s, boundary, places[side])
                     numbers[side] = number
+                since = at_s[o, d] - phase - number * window
+                inside = slack < since < window - slack
+                place = places[side]
+                if not side and number != full and inside:
+                    full, full_s, early = number, at_s[o, d], place
+                elif side and number == full and inside and at_s[o, d] > full_s + spread_s:
+                    place = early
                 held = spent[before[o, d]]
-                out[s, o, d] = held - min(spent[places[side]], held, spent[sent_before[o, d]])
+                out[s, o, d] = held - min(spent[place], held, spent[sent_before[o, d]])
     return out
 
 

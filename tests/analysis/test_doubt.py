@@ -22,7 +22,7 @@ APART = World((VirtualLimit("requests", limits.SlidingLog(12, 10.0), replicas=4)
 @pytest.fixture(scope="module")
 def apart() -> Calibration:
     """Calibrate four servers of 12 calls in 10 s, each counting for itself."""
-    return calibrate(SimulatedTraffic(APART, seed=4, max_requests=20_000), CalibrationOptions(seed=4))
+    return calibrate(SimulatedTraffic(APART, seed=1, max_requests=20_000), CalibrationOptions(seed=1))
 
 
 def test_servers_that_count_apart_are_a_finding(apart: Calibration) -> None:

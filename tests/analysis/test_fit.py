@@ -6,13 +6,14 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import decisions, proposals, search
+from analysis import again, decisions, judging, proposals, search
 from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
 from analysis.conclude import conclude_limits
-from analysis.fit import fit
+from analysis.fit import RULED_OUT, fit
 
 CALL = st.tuples(
     st.floats(0.0, 20.0),  # seconds since the one before
@@ -78,3 +79,53 @@ def test_a_family_far_behind_another_is_given_up() -> None:
     best = search.search(asked, "sliding_log", seen)[0].score
     assert search.search(asked, "sliding_log", seen, rival=best + 0.9 * search.BEHIND)
     assert not search.search(asked, "sliding_log", seen, rival=best + 1.1 * search.BEHIND)
+
+
+def served(count: int, places: int | None, limit: int, seed: int) -> Calls:
+    """Return bursts of 16 calls that take 0.25 s and arrive up to 0.35 s late: refused by places, or by a window."""
+    rng = np.random.default_rng(seed)
+    sent_s = (4.0 * np.arange(count)[:, None] + 0.002 * np.arange(16)).ravel()
+    there_s, back_s = rng.uniform(0.05, 0.4, (2, len(sent_s)))
+    passed: list[float] = []
+    refused = np.zeros(len(sent_s), bool)
+    for k in np.argsort(sent_s + there_s):
+        at_s = float(sent_s[k] + there_s[k])
+        held = sum(at_s - (1.0 if places is None else 0.25) < other for other in passed)
+        refused[k] = held >= (limit if places is None else places)
+        passed += [] if refused[k] else [at_s]
+    outcome = np.where(refused, REFUSED, ADMITTED)
+    n, nothing = len(sent_s), np.full(len(sent_s), np.nan)
+    done_s = sent_s + there_s + back_s + np.where(refused, 0.0, 0.25)
+    return Calls(sent_s, done_s, outcome, np.ones(n), nothing, nothing, nothing, ("",) * n, ("fill",) * n)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_limit_on_calls_in_flight_must_let_in_as_many_as_were(seed: int) -> None:
+    """Answers shorter than delays vary: it would have let others pass, though all may have been there at once."""
+    fitted = fit(served(8, None, 12, seed))
+    assert fitted.candidate is not None
+    assert fitted.concurrency is None
+    assert fitted.behind > RULED_OUT
+    assert not fitted.rate_doubtful()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_places_are_counted_through_delays_that_vary_more_than_answers_take(seed: int) -> None:
+    """The number that there are costs next to nothing, others cost more the further off they are."""
+    calls = served(8, 5, 0, seed)
+    everything = np.ones(len(calls), bool)
+    cost = {n: again.surprise_of_places(calls, n, 0.7, everything) for n in (3, 5, 7, 9)}
+    assert cost[5] < 12.0
+    assert cost[5] < min(cost[3], cost[7], cost[9])
+    assert cost[9] > cost[7] > 12.0
+
+
+def test_a_bucket_that_the_spread_would_hide_is_no_start_of_a_search() -> None:
+    """One that refills within it explains calls that came close together, whatever refused them."""
+    calls = served(8, None, 12, 0)
+    asked = decisions.prepare(calls, arrival_offsets(calls))
+    assert asked.spread_s > 0.3
+    for rate, hidden in ((3.0, False), (400.0, True)):
+        s = judging.statistic(asked, "token_bucket", [(rate,)], 1.0)
+        found = judging.thresholds_of(asked, "token_bucket", [(rate,)], s)
+        assert bool((found == judging.HOPELESS).all()) == hidden

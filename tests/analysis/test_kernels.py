@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from analysis.kernels import compiling, likelihoods, selection, separation
+from analysis.kernels import compiling, likelihoods, places, selection, separation
 from analysis.likelihood import OUTLIER
 
 if TYPE_CHECKING:
@@ -29,6 +29,19 @@ def test_what_stands_at_a_rank_is_what_sorting_puts_there(values: list[float], d
     assert selection.selected(jumbled, rank) == sorted(values)[rank]
     assert sorted(jumbled.tolist()) == sorted(values)
     assert max(jumbled[:rank], default=-np.inf) <= jumbled[rank]
+
+
+@given(SEEDS)
+def test_a_call_is_let_in_where_a_place_is_free(seed: int) -> None:
+    """Each keeps its place until its work is done; a refused one takes none."""
+    rng = np.random.default_rng(seed)
+    arrived_s = np.sort(rng.integers(0, 40, size=60)).astype(float)
+    busy_s = rng.integers(0, 9, size=60).astype(float)
+    limit = int(rng.integers(1, 8))
+    ends_s: list[float] = []
+    for at_s, lasts_s, admitted in zip(arrived_s, busy_s, places.let_in(arrived_s, busy_s, limit), strict=True):
+        assert admitted == (sum(end_s > at_s for end_s in ends_s) < limit)
+        ends_s += [at_s + lasts_s] if admitted else []
 
 
 @given(SEEDS)

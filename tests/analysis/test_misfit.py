@@ -23,8 +23,8 @@ SPEC = limits.AnchoredWindow(40, 10.0)
         (Misfit(early=6, room=(0.2,) * 6, first=0.9, last=1.0), "background"),
         (Misfit(early=7, over=1, room=(0.4, 0.5, 0.6), first=0.1, last=0.9), "replicas"),
         (Misfit(early=8, room=(0.2,) * 8, first=0.9, last=1.0), "drift"),
-        (Misfit(loss=36.0, refusals=79, turns=40), "background"),
-        (Misfit(loss=36.0, refusals=79, turns=106), None),
+        (Misfit(loss=36.0, refusals=79, open=40), "background"),
+        (Misfit(loss=36.0, refusals=79, open=106), None),
         (Misfit(over=9, first=0.0, last=0.1), "drift"),
     ],
 )

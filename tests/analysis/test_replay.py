@@ -107,3 +107,16 @@ def test_silence_is_admission_and_a_fresh_call_is_open() -> None:
 
     calls = Calls.from_attempts([Sent(0.0), Sent(9.9)], now_s=10.0, answer_s=1.0)
     assert calls.outcome.tolist() == [ADMITTED, PENDING]
+
+
+def test_a_window_that_refused_has_no_room_until_it_ends() -> None:
+    """Where a boundary lies among dense calls is one unknown for all: not late for one call and early for another."""
+    sent_s = np.array([*(5.0 + 0.002 * np.arange(100)), 20.0, 40.0, 41.0])
+    outcome = np.array([*(ADMITTED,) * 100, REFUSED, ADMITTED, REFUSED])
+    n, nothing = len(sent_s), np.full(len(sent_s), np.nan)
+    calls = Calls(sent_s, sent_s + 0.1, outcome, np.ones(n), nothing, nothing, nothing, ("",) * n, ("",) * n)
+    record = decisions.prepare(calls, np.linspace(-0.05, 0.05, 7), thin=False)
+    statistic = replay.fixed_window(record, np.array([60.0]), np.array([5.1]))
+    for limit in range(1, 102):
+        agrees = likelihood.agreement(record, statistic, float(limit))
+        assert agrees[-3] == 0.0 or agrees[-2] == 0.0

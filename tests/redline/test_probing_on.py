@@ -36,10 +36,14 @@ def test_probing_had_not_met_it(calibrated: Calibrated) -> None:
 
 
 def test_it_is_measured_all_the_same(calibrated: Calibrated) -> None:
-    """By more probes, and the settings that follow hold."""
+    """By more probes, and the settings that follow hold.
+
+    So little patience may end it before a window on the clock is told from one that calls open.
+    """
     family, found, _ = calibrated
     limit = found.inference.identified[0].limit
-    assert (limit.metric, limit.state, limit.family) == ("requests", "measured", family)
+    assert (limit.metric, limit.state) == ("requests", "measured")
+    assert family in {limit.family, *dict(limit.also_possible)}
     assert limit.rate_per_min == pytest.approx(180.0, rel=0.01)
     assert found.verification is not None
     assert found.verification.passed

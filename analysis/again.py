@@ -1,0 +1,138 @@
+"""A record's calls, sent again past a limit that may explain it: it should refuse as many at about the same moments.
+
+The likelihood follows what was observed, and gives each decision the benefit of all delays that are possible. Where
+delays vary as much as answers take, or more calls leave within that than a limit holds, nearly everything is possible
+then. What is likely shows when the delays are drawn and the limit decides: how many it lets in of each burst is known
+to a call or two. Pure; times in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis.calls import ADMITTED, EXCUSED, PENDING, REFUSED
+from analysis.flight import WORK_S
+from analysis.kernels import places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from analysis.calls import Bools, Calls, Floats, Ints
+    from mock_server.limits import Spec
+
+DRAWS: Final = (6, 24)  # of all delays: for a long record, and for a short one
+DRAWN: Final = 50_000  # calls that they are made for together
+MODEL: Final = (0.5, 0.03)  # calls, and part of them, by which a number may differ beside what the draws do
+MOST: Final = 15.0  # nats that one burst costs at most: something else may have held it up
+STATEFUL: Final = 3000  # calls, the first ones, that are sent again past a limit on their rate
+
+
+@dataclass(frozen=True, slots=True)
+class _Trips:
+    """How long calls were on their way. ``late_s``: what refusals took longer than the fastest of them."""
+
+    sent_s: Floats
+    over_s: Floats  # what each call took longer than the fastest refusal; NaN where it has no answer
+    refused: Bools
+    held: Bools  # whether it was answered after work
+    late_s: Floats
+
+    def drawn(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return (arrivals, both ways together): what a refusal took is shared out between its ways.
+
+        Other calls take what some refusal took, and the rest of their time is work.
+        """
+        ways_s = np.where(self.refused, self.over_s, rng.choice(self.late_s, len(self.sent_s)))
+        ways_s = np.where(self.held, np.clip(self.over_s, 0.0, ways_s), ways_s)
+        return self.sent_s + ways_s * rng.random(len(self.sent_s)), ways_s
+
+
+def surprise_of_places(calls: Calls, limit: int, spread_s: float, asked: Bools) -> float:
+    """Return the nats that a limit on calls in flight costs for the numbers let in.
+
+    Half the squares of how far off they are. ``asked``: the calls that nothing else refused, some of them refused.
+    Those closer together than the spread are one burst.
+    """
+    calls = calls.where(asked)
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    burst = np.concatenate([[0], np.cumsum(np.diff(calls.sent_s) > spread_s)])
+    mean, spread = _counted(_past_places(calls, limit), burst, decided)
+    off = 0.5 * ((np.bincount(burst, calls.outcome == ADMITTED) - mean) / spread) ** 2
+    return float(np.minimum(off, MOST).sum())
+
+
+def beside_chance(calls: Calls, spec: Spec, spread_s: float) -> float:
+    """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does.
+
+    Counted in stretches of at most the spread, in the first `STATEFUL` calls.
+    """
+    calls = calls.where(calls.outcome != EXCUSED)
+    calls = calls.take(np.arange(min(len(calls), STATEFUL)))
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    if not calls.throttled.any() or not decided.any():
+        return 0.0
+    began = np.concatenate([[True], np.diff(calls.sent_s) > spread_s])
+    since_s = calls.sent_s - calls.sent_s[np.maximum.accumulate(np.where(began, np.arange(len(calls)), 0))]
+    stretch = np.cumsum(began | (np.diff(since_s // spread_s, prepend=0.0) != 0.0)) - 1
+    passed, many = (np.bincount(stretch, which).astype(float) for which in (calls.outcome == ADMITTED, decided))
+    share = passed.sum() / many.sum()
+    by_limit = _cost(passed, *_counted(_past_rate(calls, spec), stretch, decided))
+    by_chance = _cost(passed, share * many, np.sqrt(share * (1.0 - share) * many + MODEL[0] ** 2))
+    return by_limit - by_chance
+
+
+def _cost(seen: Floats, mean: Floats, spread: Floats) -> float:
+    return float(np.sum(0.5 * ((seen - mean) / spread) ** 2 + np.log(spread)))
+
+
+def _counted(let_in: Iterator[Bools], part: Ints, decided: Bools) -> tuple[Floats, Floats]:
+    """Return the mean number let in of each part of the record, and how far it may be off."""
+    drawn = [np.bincount(part, admitted & decided) for admitted in let_in]
+    mean = np.mean(drawn, axis=0)
+    return mean, np.sqrt(np.var(drawn, axis=0) + MODEL[0] ** 2 + (MODEL[1] * mean) ** 2)
+
+
+def _past_places(calls: Calls, limit: int) -> Iterator[Bools]:
+    """Yield for each draw of all delays which calls so many places would let in.
+
+    How long a call that was refused would have kept its place is drawn from the others.
+    """
+    rng, trips = np.random.default_rng(0), _trips(calls)
+    work_s = trips.over_s[trips.held & (calls.outcome == ADMITTED)] - np.median(trips.late_s)
+    usual_s: Floats = np.maximum(work_s, 0.0) if len(work_s) else np.zeros(1)
+    for _ in range(_draws(len(calls))):
+        arrived_s, ways_s = trips.drawn(rng)
+        busy_s = np.where(trips.held, trips.over_s - ways_s, rng.choice(usual_s, len(calls)))
+        order = np.argsort(arrived_s)
+        busy_s += WORK_S * rng.random(len(calls))
+        let_in = np.zeros(len(calls), bool)
+        let_in[order] = places.let_in(arrived_s[order], busy_s[order], limit)
+        yield let_in
+
+
+def _past_rate(calls: Calls, spec: Spec) -> Iterator[Bools]:
+    """Yield for each draw of all delays which calls a limiter would let in."""
+    rng, trips = np.random.default_rng(0), _trips(calls)
+    for _ in range(DRAWS[0]):
+        arrived_s, _ = trips.drawn(rng)
+        limiter, let_in = spec.limiter(), np.zeros(len(calls), bool)
+        for k in np.argsort(arrived_s).tolist():
+            at_s = float(arrived_s[k])
+            let_in[k] = limiter.check(at_s).admitted
+            (limiter.commit if let_in[k] else limiter.refused)(at_s)
+        yield let_in
+
+
+def _draws(n: int) -> int:
+    return int(np.clip(DRAWN // n, *DRAWS))
+
+
+def _trips(calls: Calls) -> _Trips:
+    trip_s = calls.done_s - calls.sent_s
+    known = np.isfinite(trip_s)
+    refused, held = calls.throttled & known, known & ~calls.throttled & (calls.outcome != PENDING)
+    over_s = trip_s - (trip_s[refused].min() if refused.any() else 0.0)
+    return _Trips(calls.sent_s, over_s, refused, held, over_s[refused] if refused.any() else np.zeros(1))
