@@ -15,6 +15,7 @@ from analysis.schema import RUN_SCHEMA
 from mock_server.limits import FixedWindow
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "analysis" / "scripts").glob("*.py"))
+FEW_SCRIPTS = [SCRIPTS[0], *(pytest.param(path, marks=pytest.mark.acceptance) for path in SCRIPTS[1:])]
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +59,7 @@ def study(script: Path, where: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", FEW_SCRIPTS, ids=lambda path: path.stem)
 def test_a_study_runs_as_a_script(script: Path, run_dir: Path, tmp_path: Path) -> None:
     """The run is the first argument, whatever the directory."""
     assert study(script, tmp_path, str(run_dir)).strip()
@@ -81,7 +82,7 @@ def test_a_study_without_a_run_shows_the_sample() -> None:
     assert "calls at once" in study(SCRIPTS[1], SCRIPTS[0].parents[2])
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", FEW_SCRIPTS, ids=lambda path: path.stem)
 def test_a_study_of_no_run_is_one_line(script: Path, tmp_path: Path) -> None:
     """A directory that is no run is named, without a traceback."""
     done = subprocess.run(

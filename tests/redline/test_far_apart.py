@@ -31,7 +31,7 @@ def test_counters_of_one_call_are_not_taken_for_chance(seed: int) -> None:
     assert {"replicas", "background"} & {finding.kind for finding in found.inference.findings}
 
 
-@pytest.mark.parametrize(("share", "calls"), [(0.3, 27), (0.1, 80)])
+@pytest.mark.parametrize(("share", "calls"), [(0.3, 27), pytest.param(0.1, 80, marks=pytest.mark.acceptance)])
 def test_chance_is_as_likely_at_any_pace(share: float, calls: int) -> None:
     """About eight of these should be refused, and are."""
     found, traffic = found_in(VirtualLimit("requests", limits.Random(share)), 1)

@@ -110,6 +110,7 @@ def test_keeps_to_its_budget_of_tokens() -> None:
     assert sum(a.prompt_tokens for a in traffic.attempts if a.status == 200) < 250_000
 
 
+@pytest.mark.acceptance
 def test_refusals_by_chance_make_no_token_limit() -> None:
     """A refused large prompt that passes later was no sign."""
     world = World((VirtualLimit("requests", limits.Random(0.2)),), Network(0.01, 0.01), Service(0.4, 0.3))
