@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis import decisions, proposals
 from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
-from analysis.chance import FEWEST_REFUSALS, by_chance, log_chance
+from analysis.chance import FAR_APART, FEWEST_REFUSALS, by_chance, log_chance
 from analysis.change import change_of
 from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
@@ -180,7 +180,8 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
         kind = fitted.misfit.kind(fewest)
     alone = not np.any(fitted.calls.outcome == EXCUSED)  # beside a second limit a change is not told
     change = change_of(fitted) if alone and fitted.missed and not chance and _gave_back(fitted) else None
-    if best is not None and _gave_back(fitted) and (chance or kind is not None):
+    surely = chance and FAR_APART in fitted.calls.phase  # whatever the pace: no counter does that
+    if best is not None and _gave_back(fitted) and (chance or kind is not None) and not surely:
         doubt = doubt_of(fitted, log_chance(fitted.refusals, int(np.sum(fitted.calls.outcome == ADMITTED))), fewest)
         if doubt.shared or (kind is not None and not chance):
             return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted), change)
