@@ -35,6 +35,7 @@ UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our o
 SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
 SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 MOST_PARTICLES = 200
+MOST_TOLD = 25.0  # recoveries, in thirds, that still make what their mean is known to better
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
@@ -63,15 +64,19 @@ def _blur(fitted: Fit) -> float:
 
     The likelihood takes delays for independent; what several decisions share makes it a little too sure. A window that
     our own calls open does not add up over the record: each recovery tells it anew, and their mean is better than one.
+    A bucket of one call is one.
     """
     calls, best = fitted.calls, fitted.best
     duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
     spread = float(fitted.offsets_s[-1])
     blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
-    if best is not None and best.family in UNANCHORED and best.window_s is not None:
+    single = best is not None and best.family == "token_bucket" and best.limit == 1
+    if best is not None and (best.family in UNANCHORED or single):
         waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
         told = int(np.sum(waits > 2.0 * spread))
-        blur = max(blur, 0.3 * spread / best.window_s / math.sqrt(max(1.0, told / 3.0)))
+        blur = max(
+            blur, 0.3 * spread / (best.limit / best.rate_per_s) / math.sqrt(min(max(1.0, told / 3.0), MOST_TOLD))
+        )
     if best is not None and best.family == "sliding_counter" and best.window_s is not None:
         blur = max(blur, 0.3 * spread / best.window_s)  # what stands in each window depends on what came in it
     return blur

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_DECISIONS: Final = 600  # that are looked at in a search
 DRAWS: Final = 8  # orders of arrival that are averaged
+PAIRED: Final = "pairs"  # phase of calls that have nothing but the one before them in common with others
 STRETCH: Final = 24  # of them in a row, where not all can be
 
 
@@ -52,7 +53,7 @@ class Record:
 
     ``history_s``: when the counted calls were sent, sorted; ``spent[k]``: their cost up to the k-th. ``at_s`` and
     ``before`` are (offsets, decisions): the moment each decision is asked at, and how many of the history stand
-    before it. ``episodes``: where each stretch from one block to the next starts.
+    before it. ``episodes``: where each stretch from one block to the next starts, and each call of a pair.
     """
 
     history_s: Floats
@@ -112,6 +113,9 @@ def prepare(
     if counts_refused:
         before = before + _refused_before(calls, position, at)
     back = np.flatnonzero(admitted[:-1] & ~admitted[1:]) + 1
+    starts = np.concatenate([[0], back])
+    if PAIRED in calls.phase:
+        starts = np.union1d(starts, np.flatnonzero([calls.phase[k] == PAIRED for k in position]))
     return Record(
         history_s=history,
         arrivals=Arrivals(history, offsets_s),
@@ -122,7 +126,7 @@ def prepare(
         at_s=at,
         before=np.ascontiguousarray(before, np.int64),
         position=position,
-        episodes=_spaced(calls.sent_s[position], np.concatenate([[0], back]), float(offsets_s[-1] - offsets_s[0])),
+        episodes=_spaced(calls.sent_s[position], starts, float(offsets_s[-1] - offsets_s[0])),
         spread_s=float(offsets_s[-1] - offsets_s[0]),
         counts_refused=counts_refused,
         counts_other=counts_other,

@@ -157,7 +157,8 @@ class _Question:
     @property
     def _key(self) -> tuple[object, ...]:
         c = self.calls
-        shown = (c.sent_s, c.done_s, c.outcome, c.tokens, c.server_date, c.asked)
+        paired = np.array([phase == decisions.PAIRED for phase in c.phase]) if decisions.PAIRED in c.phase else None
+        shown = (c.sent_s, c.done_s, c.outcome, c.tokens, c.server_date, c.asked, paired)
         return (*(None if a is None else a.tobytes() for a in shown), self.warm, self.tokens, self.thorough)
 
     def __hash__(self) -> int:

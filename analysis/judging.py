@@ -25,7 +25,7 @@ CLOSEST: Final = 3  # thresholds a shape is judged with
 SCREENED: Final = 60  # shapes that pass the quick look
 HOPELESS: Final = 0.0  # a threshold that admits nothing, in the place of one that is not worth a look
 REFILLED: Final = 0.5  # of a bucket may come back within the spread: it would hide one that is faster,
-SMALL_BURST: Final = 2.0  # and so many calls
+SMALL_BURST: Final = 1.2  # and so many calls of it
 
 
 def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats:

@@ -17,7 +17,7 @@ from analysis.calls import ADMITTED, REFUSED
 from analysis.chance import by_chance
 from analysis.conclude import UNANCHORED, near, rate_interval
 from analysis.doubt import COMMON_WINDOWS_S
-from analysis.fit import Fit, fit, server_offset
+from analysis.fit import SAME_WHEN_ONE, Fit, fit, server_offset
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.running import RunningCalls
 from analysis.search import PLATEAU
@@ -40,6 +40,7 @@ UNEXPLAINED = 0.15  # share of the refusals that may contradict an explanation w
 WARM = 40  # hypotheses that a refit starts from
 MISSED = 2  # answers that a light refit may leave unexplained,
 WORSE = 1.5  # and times as many as the last thorough one did
+SINGLE = 0.2  # times the spread is as well as one call in so long a time is told, for a bearable number of calls
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 SHORT_S = 10.0  # window below which as many cycles again are cheap
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
@@ -140,6 +141,8 @@ class Knowledge:
             width = high - low
         else:
             width = 2.0 * max(high - best.rate_per_s, best.rate_per_s - low)  # the number that is told must be near all
+            if best.limit == 1 and best.family in SAME_WHEN_ONE:
+                wanted = max(wanted, SINGLE * self._spread_s() * best.rate_per_s)
             long = 2 * LONG if window_s < SHORT_S else LONG
         wanted *= 1.0 if cycle < long else 3.0
         return self.fit.certainty() > SURE and width / best.rate_per_s < wanted

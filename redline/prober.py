@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis.chance import by_chance
+from analysis.decisions import PAIRED
+from analysis.fit import SAME_WHEN_ONE
 from analysis.two_limits import VERIFYING
 from redline import probing
-from redline.knowledge import FIRST, SMALL
+from redline.knowledge import FIRST, SMALL, SURE
 from redline.moves import ENOUGH_REFUSED, LUMP, Moves
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ FLIGHT_PER_S = 4000.0  # a burst that tells calls in flight leaves at once: none
 AT_ONCE = 6.0  # round trips within which a bucket is full again
 OVERLOAD = 1.3  # times its rate, for
 OVERLOADED = 80  # calls
+JUST_IN_TIME = 30  # pairs of calls about as far apart as a limit of one lets them pass
 WHOLE = (4, 12.0)  # bursts of all that a window lets in, at most, and seconds that they may take
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
@@ -180,6 +183,9 @@ class Prober(Moves):
         if self._refills_at_once():
             self._overload()
             return True
+        if self._single():
+            self._send_just_in_time()
+            return True
         if cycle % UNLOOKED_EVERY == FIRST and self._made_up():
             self._send_unlooked()
             return True
@@ -191,6 +197,25 @@ class Prober(Moves):
         if best is None or best.window_s is not None or best.limit < 2 or self._in_doubt():  # noqa: PLR2004
             return False
         return best.limit / best.rate_per_s < AT_ONCE * self._trip_s()
+
+    def _single(self) -> bool:
+        """Return whether this is surely one call in so long a time, whatever the family's name."""
+        best = self.fit.best
+        one = best is not None and best.limit == 1 and best.family in SAME_WHEN_ONE
+        return one and self.fit.certainty() > SURE
+
+    def _send_just_in_time(self) -> None:
+        """Send pairs as far apart as the second may just pass, give or take the spread: so few answers decide so much.
+
+        The first of each has surely room: a call that passed just in time was late itself, and would put off the next.
+        """
+        each_s, spread_s = 1.0 / self.fit.hypotheses[0].rate_per_s, self._spread_s()
+        apart_s = np.maximum(each_s + spread_s * self.rng.uniform(-1.0, 1.0, JUST_IN_TIME), 0.1 * each_s)
+        rests_s = np.full(JUST_IN_TIME, 1.1 * each_s + 2.0 * spread_s)
+        offsets = tuple(np.cumsum(np.column_stack([rests_s, apart_s]).ravel()).tolist())
+        report = self.traffic.run(probing.at_times(PAIRED, offsets, stop_refused=None, cap=self.cap))
+        self._let_refusals_arrive()
+        self._refused_since(report.first)
 
     def _overload(self) -> None:
         """Send more than the bucket takes for a while: what passes between two refusals far apart is its rate."""
