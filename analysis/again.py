@@ -15,19 +15,20 @@ import numpy as np
 
 from analysis.calls import ADMITTED, EXCUSED, PENDING, REFUSED
 from analysis.flight import WORK_S
-from analysis.kernels import places
+from analysis.kernels import limiters, places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Sequence
 
     from analysis.calls import Bools, Calls, Floats, Ints
-    from mock_server.limits import Spec
+    from analysis.search import Hypothesis
 
 DRAWS: Final = (6, 24)  # of all delays: for a long record, and for a short one
 DRAWN: Final = 50_000  # calls that they are made for together
 MODEL: Final = (0.5, 0.03)  # calls, and part of them, by which a number may differ beside what the draws do
 MOST: Final = 15.0  # nats that one burst costs at most: something else may have held it up
-STATEFUL: Final = 3000  # calls, the first ones, that are sent again past a limit on their rate
+MOST_RATE: Final = 7.0  # and a stretch, where limits on the rate are compared
+FIRST: Final = 8000  # calls that are sent again past a limit on their rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +65,61 @@ def surprise_of_places(calls: Calls, limit: int, spread_s: float, asked: Bools) 
     return float(np.minimum(off, MOST).sum())
 
 
-def beside_chance(calls: Calls, spec: Spec, spread_s: float) -> float:
-    """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does.
+def surprise_of_rates(calls: Calls, limits: Sequence[Hypothesis], spread_s: float) -> Floats:
+    """Return the nats, up to a constant, that each of these limits costs for the numbers let in.
 
-    Counted in stretches of at most the spread, in the first `STATEFUL` calls.
+    Counted in stretches of at most the spread, in the first `FIRST` calls; no stretch costs more than an outlier.
     """
-    calls = calls.where(calls.outcome != EXCUSED)
-    calls = calls.take(np.arange(min(len(calls), STATEFUL)))
-    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
-    if not calls.throttled.any() or not decided.any():
+    asked = _first(calls)
+    stretch, decided, passed = _stretches(asked, spread_s)
+    drawn = _arrivals(asked)
+    counted = (_counted((_let_in(one, h) for one in drawn), stretch, decided) for h in limits)
+    return np.array([_cost(passed, mean, off, MOST_RATE) for mean, off in counted])
+
+
+def beside_chance(calls: Calls, limit: Hypothesis, spread_s: float) -> float:
+    """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does."""
+    asked = _first(calls)
+    stretch, decided, passed = _stretches(asked, spread_s)
+    if not asked.throttled.any() or not decided.any():
         return 0.0
+    many = _bins(stretch, decided)
+    share = float(passed.sum() / many.sum())
+    by_limit = _cost(passed, *_counted((_let_in(one, limit) for one in _arrivals(asked)), stretch, decided))
+    return by_limit - _cost(passed, share * many, np.asarray(np.sqrt(share * (1.0 - share) * many + MODEL[0] ** 2)))
+
+
+def _first(calls: Calls) -> Calls:
+    calls = calls.where(calls.outcome != EXCUSED)
+    return calls.take(np.arange(min(len(calls), FIRST)))
+
+
+def _stretches(calls: Calls, spread_s: float) -> tuple[Ints, Bools, Floats]:
+    """Return the stretch that each call is in, which are decided, and how many were let in of each stretch."""
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
     began = np.concatenate([[True], np.diff(calls.sent_s) > spread_s])
     since_s = calls.sent_s - calls.sent_s[np.maximum.accumulate(np.where(began, np.arange(len(calls)), 0))]
     stretch = np.cumsum(began | (np.diff(since_s // spread_s, prepend=0.0) != 0.0)) - 1
-    passed, many = (np.bincount(stretch, which).astype(float) for which in (calls.outcome == ADMITTED, decided))
-    share = passed.sum() / many.sum()
-    by_limit = _cost(passed, *_counted(_past_rate(calls, spec), stretch, decided))
-    by_chance = _cost(passed, share * many, np.sqrt(share * (1.0 - share) * many + MODEL[0] ** 2))
-    return by_limit - by_chance
+    return stretch.astype(np.int64), np.asarray(decided), _bins(stretch, calls.outcome == ADMITTED)
 
 
-def _cost(seen: Floats, mean: Floats, spread: Floats) -> float:
-    return float(np.sum(0.5 * ((seen - mean) / spread) ** 2 + np.log(spread)))
+def _cost(seen: Floats, mean: Floats, off: Floats, most: float = np.inf) -> float:
+    return float(np.sum(np.minimum(0.5 * ((seen - mean) / off) ** 2, most) + np.log(off)))
 
 
-def _counted(let_in: Iterator[Bools], part: Ints, decided: Bools) -> tuple[Floats, Floats]:
+def _counted(let_in: Iterable[Bools], part: Ints, decided: Bools) -> tuple[Floats, Floats]:
     """Return the mean number let in of each part of the record, and how far it may be off."""
-    drawn = [np.bincount(part, admitted & decided) for admitted in let_in]
+    drawn = [_bins(part, admitted & decided) for admitted in let_in]
     mean = np.mean(drawn, axis=0)
     return mean, np.sqrt(np.var(drawn, axis=0) + MODEL[0] ** 2 + (MODEL[1] * mean) ** 2)
 
 
-def _past_places(calls: Calls, limit: int) -> Iterator[Bools]:
+def _bins(part: Ints, which: Bools) -> Floats:
+    """Return how many of these calls each part of the record holds."""
+    return np.bincount(part, which).astype(np.float64)
+
+
+def _past_places(calls: Calls, limit: int) -> Iterable[Bools]:
     """Yield for each draw of all delays which calls so many places would let in.
 
     How long a call that was refused would have kept its place is drawn from the others.
@@ -113,17 +137,25 @@ def _past_places(calls: Calls, limit: int) -> Iterator[Bools]:
         yield let_in
 
 
-def _past_rate(calls: Calls, spec: Spec) -> Iterator[Bools]:
-    """Yield for each draw of all delays which calls a limiter would let in."""
+def _arrivals(calls: Calls) -> list[tuple[Ints, Floats]]:
+    """Return for each draw of all delays the order of arrival and when it was, less the usual delay."""
     rng, trips = np.random.default_rng(0), _trips(calls)
-    for _ in range(DRAWS[0]):
+    usual_s = 0.5 * float(np.median(trips.late_s))
+    found = []
+    for _ in range(_draws(len(calls))):
         arrived_s, _ = trips.drawn(rng)
-        limiter, let_in = spec.limiter(), np.zeros(len(calls), bool)
-        for k in np.argsort(arrived_s).tolist():
-            at_s = float(arrived_s[k])
-            let_in[k] = limiter.check(at_s).admitted
-            (limiter.commit if let_in[k] else limiter.refused)(at_s)
-        yield let_in
+        order = np.argsort(arrived_s)
+        found.append((order, arrived_s[order] - usual_s))
+    return found
+
+
+def _let_in(arrived: tuple[Ints, Floats], limit: Hypothesis) -> Bools:
+    """Return which calls that arrive so a limiter admits."""
+    order, at_s = arrived
+    shape = (limit.window_s or limit.limit / limit.rate_per_s, limit.phase_s or 0.0)
+    admitted = np.zeros(len(order), bool)
+    admitted[order] = limiters.let_in(limiters.CODES[limit.family], at_s, limit.limit, *shape, limit.counts_refused)
+    return admitted
 
 
 def _draws(n: int) -> int:

@@ -55,7 +55,7 @@ def by_chance(fitted: Fit, metric: str = "requests") -> bool:
 def _chance_foretells(fitted: Fit, best: Hypothesis) -> bool:
     """Return whether the best limit, if the calls were sent again, would refuse at other moments; chance would not."""
     spread_s = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
-    return beside_chance(fitted.calls, best.spec(), spread_s) > CLEARLY
+    return beside_chance(fitted.calls, best, spread_s) > CLEARLY
 
 
 def _scattered(outcome: Ints) -> bool:

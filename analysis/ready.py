@@ -24,5 +24,6 @@ def get_ready() -> None:
     fitted = fit(calls)
     record = decisions.at_middle(decisions.prepare(calls, fitted.offsets_s))
     counters.feasible(record, (WINDOW_S, 0.0), float(PASSED))
+    again.beside_chance(calls, fitted.hypotheses[0], 0.1)
     again.surprise_of_places(calls, PASSED, 0.1, np.ones(len(calls), bool))
     slopes.rough(slopes.counts(np.tile(each, WINDOWS), outcome == ADMITTED))

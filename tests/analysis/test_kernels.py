@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
 
-from analysis.kernels import compiling, likelihoods, places, selection, separation
+from analysis.kernels import compiling, likelihoods, limiters, places, selection, separation
 from analysis.likelihood import OUTLIER
+from mock_server import limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,28 @@ def test_a_call_is_let_in_where_a_place_is_free(seed: int) -> None:
     for at_s, lasts_s, admitted in zip(arrived_s, busy_s, places.let_in(arrived_s, busy_s, limit), strict=True):
         assert admitted == (sum(end_s > at_s for end_s in ends_s) < limit)
         ends_s += [at_s + lasts_s] if admitted else []
+
+
+@given(SEEDS, st.booleans())
+def test_limiters_decide_as_the_state_machines_do(seed: int, counts_refused: bool) -> None:  # noqa: FBT001 - a parameter
+    """Call by call, in every family."""
+    rng = np.random.default_rng(seed)
+    many, window_s, phase_s = int(rng.integers(1, 12)), float(rng.uniform(0.5, 5.0)), float(rng.uniform(0.0, 5.0))
+    at_s = np.cumsum(rng.exponential(window_s / many / rng.uniform(0.5, 3.0), 80))
+    for spec in (
+        limits.FixedWindow(many, window_s, phase_s, counts_refused),
+        limits.AnchoredWindow(many, window_s, counts_refused),
+        limits.SlidingLog(many, window_s, counts_refused),
+        limits.SlidingCounter(many, window_s, phase_s, counts_refused),
+        limits.TokenBucket(many / window_s, many, counts_refused),
+    ):
+        state, admitted = spec.limiter(), []
+        for now_s in at_s.tolist():
+            admitted.append(state.check(now_s).admitted)
+            (state.commit if admitted[-1] else state.refused)(now_s)
+        code = limiters.CODES[spec.family]
+        found = limiters.let_in(code, at_s, float(many), window_s, phase_s, counts_refused)
+        assert found.tolist() == admitted
 
 
 @given(SEEDS)

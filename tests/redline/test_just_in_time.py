@@ -22,8 +22,8 @@ SIX_A_SECOND = World((VirtualLimit("requests", limits.TokenBucket(6.0, 1)),), Ne
 @pytest.fixture(scope="module")
 def traffic() -> SimulatedTraffic:
     """Calibrate one call in a sixth of a second, where delays vary by a quarter of that."""
-    traffic = SimulatedTraffic(SIX_A_SECOND, seed=3)
-    found = calibrate(traffic, CalibrationOptions(seed=3, verify=False)).inference.identified[0].limit
+    traffic = SimulatedTraffic(SIX_A_SECOND, seed=2)
+    found = calibrate(traffic, CalibrationOptions(seed=2, verify=False)).inference.identified[0].limit
     assert found.burst == 1
     assert found.rate_per_min == pytest.approx(360.0, rel=0.03)
     low, high = found.rate_per_min_ci95 or (0.0, np.inf)
