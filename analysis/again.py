@@ -18,7 +18,7 @@ from analysis.flight import WORK_S
 from analysis.kernels import limiters, places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from analysis.calls import Bools, Calls, Floats, Ints
     from analysis.search import Hypothesis
@@ -27,7 +27,6 @@ DRAWS: Final = (6, 24)  # of all delays: for a long record, and for a short one
 DRAWN: Final = 50_000  # calls that they are made for together
 MODEL: Final = (0.5, 0.03)  # calls, and part of them, by which a number may differ beside what the draws do
 MOST: Final = 15.0  # nats that one burst costs at most: something else may have held it up
-MOST_RATE: Final = 7.0  # and a stretch, where limits on the rate are compared
 FIRST: Final = 8000  # calls that are sent again past a limit on their rate
 
 
@@ -65,20 +64,11 @@ def surprise_of_places(calls: Calls, limit: int, spread_s: float, asked: Bools) 
     return float(np.minimum(off, MOST).sum())
 
 
-def surprise_of_rates(calls: Calls, limits: Sequence[Hypothesis], spread_s: float) -> Floats:
-    """Return the nats, up to a constant, that each of these limits costs for the numbers let in.
-
-    Counted in stretches of at most the spread, in the first `FIRST` calls; no stretch costs more than an outlier.
-    """
-    asked = _first(calls)
-    stretch, decided, passed = _stretches(asked, spread_s)
-    drawn = _arrivals(asked)
-    counted = (_counted((_let_in(one, h) for one in drawn), stretch, decided) for h in limits)
-    return np.array([_cost(passed, mean, off, MOST_RATE) for mean, off in counted])
-
-
 def beside_chance(calls: Calls, limit: Hypothesis, spread_s: float) -> float:
-    """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does."""
+    """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does.
+
+    Counted in stretches of at most the spread, in the first `FIRST` calls.
+    """
     asked = _first(calls)
     stretch, decided, passed = _stretches(asked, spread_s)
     if not asked.throttled.any() or not decided.any():
@@ -103,8 +93,8 @@ def _stretches(calls: Calls, spread_s: float) -> tuple[Ints, Bools, Floats]:
     return stretch.astype(np.int64), np.asarray(decided), _bins(stretch, calls.outcome == ADMITTED)
 
 
-def _cost(seen: Floats, mean: Floats, off: Floats, most: float = np.inf) -> float:
-    return float(np.sum(np.minimum(0.5 * ((seen - mean) / off) ** 2, most) + np.log(off)))
+def _cost(seen: Floats, mean: Floats, off: Floats) -> float:
+    return float(np.sum(0.5 * ((seen - mean) / off) ** 2 + np.log(off)))
 
 
 def _counted(let_in: Iterable[Bools], part: Ints, decided: Bools) -> tuple[Floats, Floats]:
