@@ -35,6 +35,7 @@ UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our o
 SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
 SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 MOST_PARTICLES = 200
+LATE = (1.5, 0.25)  # times what comes back within the spread that a bucket may hold less and more
 MOST_TOLD = 25.0  # recoveries, in thirds, that still make what their mean is known to better
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
@@ -64,14 +65,13 @@ def _blur(fitted: Fit) -> float:
 
     The likelihood takes delays for independent; what several decisions share makes it a little too sure. A window that
     our own calls open does not add up over the record: each recovery tells it anew, and their mean is better than one.
-    A bucket of one call is one.
+    So it is with a bucket, in the time that it takes to fill up.
     """
     calls, best = fitted.calls, fitted.best
     duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
     spread = float(fitted.offsets_s[-1])
     blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
-    single = best is not None and best.family == "token_bucket" and best.limit == 1
-    if best is not None and (best.family in UNANCHORED or single):
+    if best is not None and best.family in (*UNANCHORED, "token_bucket"):
         waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
         told = int(np.sum(waits > 2.0 * spread))
         blur = max(
@@ -220,6 +220,12 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
     bursts = [float(math.floor(fewest_calls * lower)), float(math.ceil(most_calls * higher))]
     if best.family == "sliding_counter":
         bursts += [float(round(fewest_calls * (1.0 - blur))), float(round(most_calls * (1.0 + blur)))]
+    if bucket and best.limit > 1:  # what comes late in a burst meets what has come back since
+        came_back = best.rate_per_s * float(fitted.offsets_s[-1])
+        bursts += [
+            max(1.0, float(round(fewest_calls - LATE[0] * came_back))),
+            float(round(most_calls + LATE[1] * came_back)),
+        ]
     windows = [h.window_s for h in same if h.window_s is not None]
     limit = Limit(
         metric=metric,
