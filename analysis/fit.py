@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
 from analysis.again import surprise_of_places
-from analysis.agreement import explained_by
+from analysis.agreement import explained_by, replayed
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -280,15 +280,7 @@ def _own_refusals(calls: Calls, offsets: Floats, around: Flight, limit: int, fou
 
 def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
     """Return how well a hypothesis explains the record but for what is excused."""
-    record = decisions.prepare(
-        calls,
-        offsets,
-        tokens=tokens,
-        excused=excuse,
-        counts_refused=h.counts_refused,
-        counts_other=h.counts_other,
-    )
-    s = judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
+    record, s = replayed(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
     return h.log_prior + float(likelihood.log_likelihood(record, s, np.array([[h.limit]]))[0, 0])
 
 
@@ -387,14 +379,5 @@ def _misfit(
         left = calls.outcome == REFUSED
         return Misfit(early=int(np.sum(left if excuse is None else left & ~excuse)))
     h = found[0]
-    record = decisions.prepare(
-        calls,
-        offsets,
-        tokens=tokens,
-        excused=excuse,
-        counts_refused=h.counts_refused,
-        counts_other=h.counts_other,
-        thin=False,
-    )
-    seen = misfit_of(record, judging.statistic(record, h.family, [search.shape_of(h)], h.limit), h.limit)
+    seen = misfit_of(*replayed(h, calls, offsets, excused=excuse, tokens=tokens), h.limit)
     return replace(seen, loss=-h.log_likelihood)
