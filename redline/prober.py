@@ -221,7 +221,7 @@ class Prober(Moves):
         """Send more than the bucket takes for a while: what passes between two refusals far apart is its rate."""
         best = self.fit.hypotheses[0]
         full = np.arange(int(best.limit)) / self.options.max_rate_per_s
-        over = (full[-1] if len(full) else 0.0) + np.arange(1, OVERLOADED + 1) / (OVERLOAD * best.rate_per_s)
+        over = full[-1] + np.arange(1, OVERLOADED + 1) / (OVERLOAD * best.rate_per_s)
         offsets = tuple(np.concatenate([full, over]).tolist())
         report = self.traffic.run(probing.at_times("fill", offsets, stop_refused=None, cap=self.cap))
         self._let_refusals_arrive()
