@@ -9,12 +9,14 @@ import numpy as np
 from analysis import decisions, judging, likelihood, search
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from analysis.calls import Bools, Calls, Floats, Ints
     from analysis.decisions import Record
     from analysis.search import Hypothesis
 
 
-def replayed(
+def recorded(
     h: Hypothesis,
     calls: Calls,
     offsets_s: Floats,
@@ -22,12 +24,12 @@ def replayed(
     excused: Bools | None = None,
     tokens: bool = False,
     thin: bool = False,
-) -> tuple[Record, Floats]:
-    """Return the record as this limit counts it, and its statistic, (1, offsets, decisions).
+) -> Record:
+    """Return the record as this limit counts it.
 
     ``excused``: calls whose outcome is not asked; ``thin``: only the decisions that a search looks at.
     """
-    record = decisions.prepare(
+    return decisions.prepare(
         calls,
         offsets_s,
         tokens=tokens,
@@ -36,9 +38,13 @@ def replayed(
         excused=excused,
         thin=thin,
     )
+
+
+def replayed(h: Hypothesis, record: Record) -> Floats:
+    """Return the statistic of this limit, (1, offsets, decisions), over the record as it counts it."""
     if record.n == 0:
-        return record, np.zeros((1, *record.at_s.shape))
-    return record, judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
+        return np.zeros((1, *record.at_s.shape))
+    return judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
 
 
 def explained_by(
@@ -48,5 +54,21 @@ def explained_by(
 
     ``excused``: calls whose outcome is not asked.
     """
-    record, s = replayed(h, calls, offsets_s, excused=excused, tokens=tokens)
-    return record.position, np.asarray(likelihood.agreement(record, s, h.limit) > 0.0)
+    record = recorded(h, calls, offsets_s, excused=excused, tokens=tokens)
+    return record.position, _agrees(h, record)
+
+
+def explained_by_some(hypotheses: Iterable[Hypothesis], calls: Calls, offsets_s: Floats) -> Bools:
+    """Return which of the calls are decisions that one of these limits explains."""
+    found = np.zeros(len(calls), bool)
+    records: dict[tuple[bool, bool], Record] = {}
+    for h in hypotheses:
+        counts = (h.counts_refused, h.counts_other)
+        if counts not in records:
+            records[counts] = recorded(h, calls, offsets_s)
+        found[records[counts].position[_agrees(h, records[counts])]] = True
+    return found
+
+
+def _agrees(h: Hypothesis, record: Record) -> Bools:
+    return np.asarray(likelihood.agreement(record, replayed(h, record), h.limit) > 0.0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
 from analysis.again import surprise_of_places
-from analysis.agreement import explained_by, replayed
+from analysis.agreement import explained_by, recorded, replayed
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -190,8 +190,8 @@ def _explain(asked: _Question) -> Fit:
 
 def _overlooked(found: Fit, calls: Calls) -> Bools | None:
     best = found.best
-    if best is None or found.misfit.over < overlooked.FEWEST:
-        return None
+    if best is None or found.misfit.over < overlooked.FEWEST or found.score < search.poor(found.refusals):
+        return None  # what was looked at is explained no better
     excuse = None if found.concurrency is None else flight.excused(calls, found.flight, found.concurrency)
     return overlooked.overlooked(calls, found.offsets_s, excuse, best)
 
@@ -280,8 +280,8 @@ def _own_refusals(calls: Calls, offsets: Floats, around: Flight, limit: int, fou
 
 def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
     """Return how well a hypothesis explains the record but for what is excused."""
-    record, s = replayed(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
-    return h.log_prior + float(likelihood.log_likelihood(record, s, np.array([[h.limit]]))[0, 0])
+    record = recorded(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
+    return h.log_prior + float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
 
 
 def _least_unexplained(
@@ -379,5 +379,6 @@ def _misfit(
         left = calls.outcome == REFUSED
         return Misfit(early=int(np.sum(left if excuse is None else left & ~excuse)))
     h = found[0]
-    seen = misfit_of(*replayed(h, calls, offsets, excused=excuse, tokens=tokens), h.limit)
+    record = recorded(h, calls, offsets, excused=excuse, tokens=tokens)
+    seen = misfit_of(record, replayed(h, record), h.limit)
     return replace(seen, loss=-h.log_likelihood)

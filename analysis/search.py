@@ -107,18 +107,18 @@ def search(
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
     rng = rng or np.random.default_rng(0)
-    table, pool = _Table(record, family, seen), None
+    table, pool, badly = _Table(record, family, seen), None, poor(int(np.sum(~record.admitted)))
     proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
     if family in SMOOTH and proposed:
         pool = Pool(record, family, seen)
         pool.add([*start, *proposed])
-        near = rival < _poor(record) or pool.top < ASTRAY
+        near = rival < badly or pool.top < ASTRAY
         proposed = settled(pool.copy(), seen, rng) if near else []
     ranked = table.look([*start, *proposed])
     if not ranked or ranked[0][0] < rival - 2.0 * BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
-    if pool and afresh and max(rival, ranked[0][0]) < _poor(record):
+    if pool and afresh and max(rival, ranked[0][0]) < badly:
         # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
         again = table.look(settled(pool.copy(without=start), seen, rng))
         ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
@@ -134,9 +134,9 @@ def search(
     return _middle_first(table.hypotheses(bonus))
 
 
-def _poor(record: Record) -> float:
-    """Return the score below which a limit does not explain a record."""
-    return -POOR - POOR_SHARE * float(np.sum(~record.admitted))
+def poor(refusals: int) -> float:
+    """Return the score below which a limit does not explain a record with so many refusals."""
+    return -POOR - POOR_SHARE * refusals
 
 
 def _refined(

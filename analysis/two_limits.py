@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import flight, search
-from analysis.agreement import explained_by
+from analysis.agreement import explained_by_some
 from analysis.calls import ADMITTED, arrival_offsets
 from analysis.chance import by_chance
 from analysis.fit import Fit, fit
@@ -86,13 +86,10 @@ def explained(calls: Calls, fitted: Fit) -> Bools:
 def _agreed(calls: Calls, fitted: Fit) -> Bools:
     """Return which refusals and admissions some of the leading hypotheses may explain."""
     whole = calls.excuse(np.zeros(len(calls), bool))
-    found = np.zeros(len(calls), bool)
+    found = explained_by_some(_sample(fitted), whole, fitted.offsets_s)
     if fitted.concurrency is not None:
         around = flight.in_flight(whole, fitted.offsets_s)
         found |= flight.excused(whole, around, fitted.concurrency)
-    for h in _sample(fitted):
-        asked, agree = explained_by(h, whole, fitted.offsets_s)
-        found[asked[agree]] = True
     return found
 
 

@@ -105,7 +105,7 @@ class Knowledge:
 
     def _known_to_miss(self) -> float:
         """Return how many answers a light refit may leave over because a thorough one did: nothing explains them."""
-        return WORSE * self.unexplained if self.unexplained > UNEXPLAINED * self.fit.refusals else 0.0
+        return WORSE * self.unexplained
 
     def _settled(self, cycle: int) -> bool:
         best = self.fit.best

@@ -57,6 +57,11 @@ class OtherProber(Prober):
         self._cycles(0)
         self._drain()
 
+    @property
+    def refuted(self) -> bool:
+        """Whether answers contradict the two limits, although each was asked by itself: it is something else then."""
+        return self.fit.misfit.kind() is not None
+
     def knows_enough(self) -> bool:
         """Return whether the record has settled the limit already."""
         self._refit()
@@ -64,6 +69,8 @@ class OtherProber(Prober):
 
     def _hopeless(self, cycle: int) -> bool:
         """Return whether more of the same would take too long: a short limit within a long one is seldom met."""
+        if self.refuted:
+            return True
         window_s = max(two_limits.memory_s(self.known), two_limits.memory_s(self.fit))
         return cycle > 1 and self.traffic.now_s() - self.began_s > MOST_WINDOWS * window_s
 
@@ -114,7 +121,7 @@ def probe_further(prober: Prober, pair: Pair) -> None:
     below = Below(prober.traffic, pace_per_s(pair.short))
     long = OtherProber(below, options, prober.on_progress, known=pair.short)
     long.run()
-    if long.fit.best is None:
+    if long.fit.best is None or long.refuted:
         return
     within = Within(prober.traffic, long.fit)
     short = OtherProber(within, options, prober.on_progress, known=long.fit)

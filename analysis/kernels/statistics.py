@@ -78,7 +78,12 @@ def fixed_window(
     """
     offsets, decisions = at_s.shape
     out = np.empty((len(window_s), offsets, decisions))
-    sent_before = np.searchsorted(history_s, at_s.ravel()).reshape(at_s.shape)
+    sent_before = np.empty((offsets, decisions), np.int64)
+    for o in range(offsets):
+        hint = 0
+        for d in range(decisions):
+            hint = _place(history_s, at_s[o, d], hint)
+            sent_before[o, d] = hint
     numbers, places = np.empty(2), np.empty(2, np.int64)
     for s in range(len(window_s)):
         window, phase = window_s[s], phase_s[s]
