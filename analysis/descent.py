@@ -6,6 +6,7 @@ fits, window and boundary are then solved for (`analysis.counters`). Pure but fo
 
 from __future__ import annotations
 
+import heapq
 import math
 from copy import copy
 from typing import TYPE_CHECKING, Final
@@ -46,9 +47,9 @@ class Pool:
         fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
         self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
 
-    def ranked(self) -> list[Shape]:
-        """Return the shapes, nearest first."""
-        return sorted(self.far, key=self.far.__getitem__)
+    def nearest(self, most: int) -> list[Shape]:
+        """Return so many shapes, nearest first."""
+        return heapq.nsmallest(most, self.far, key=self.far.__getitem__)
 
     @property
     def top(self) -> float:
@@ -68,7 +69,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator) -> list[Shape
         return []
     tops: list[float] = []
     for step in range(SMOOTH_STEPS):
-        elite = pool.ranked()[:ELITE]
+        elite = pool.nearest(ELITE)
         tops.append(pool.far[elite[0]])
         if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
             break
@@ -81,17 +82,17 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator) -> list[Shape
         moved = (place[:, None] + moves).reshape(-1, place.shape[1])
         pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
     if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
-        for valley in _distinct(pool.ranked()):
+        for valley in _distinct(pool.nearest(ELITE)):
             pool.add(_feasible(pool.quick, valley, seen))
             if pool.top == 0.0:
                 break
-    return pool.ranked()[:SETTLED]
+    return pool.nearest(SETTLED)
 
 
 def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
     """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place."""
     kept: list[Shape] = []
-    for shape in ranked[:ELITE]:
+    for shape in ranked:
         near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < SAME_VALLEY * k[0] for k in kept)
         if len(kept) < VALLEYS and not any(near):
             kept.append(shape)

@@ -45,9 +45,12 @@ def statistic(record: Record, family: str, shapes: Sequence[Shape], limit: float
 
 
 def judged(
-    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, batch: int = 100_000
+    record: Record, family: str, shapes: Sequence[Shape], seen: Structure, least: float = -np.inf, batch: int = 100_000
 ) -> Iterable[tuple[Sequence[Shape], Floats, Floats]]:
-    """Yield (shapes, thresholds, log likelihoods), the latter two as (shapes, candidates), in digestible parts."""
+    """Yield (shapes, thresholds, log likelihoods), the latter two as (shapes, candidates), in digestible parts.
+
+    Likelihoods below ``least`` are not told exactly.
+    """
     size = max(1, batch // max(1, record.at_s.size))
     for first in range(0, len(shapes), size):
         part = shapes[first : first + size]
@@ -56,7 +59,7 @@ def judged(
         if not costed.sized(record):
             best = np.argsort(likelihood.misfits(record, s, thresholds), axis=1, kind="stable")[:, :CLOSEST]
             thresholds = np.take_along_axis(thresholds, best, axis=1)
-        ll = likelihood.log_likelihood(record, s, thresholds)
+        ll = likelihood.log_likelihood(record, s, thresholds, least)
         yield part, thresholds, np.where(thresholds == HOPELESS, -np.inf, ll)
 
 

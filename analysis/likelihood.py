@@ -26,14 +26,15 @@ MOST_WRONG: Final = 0.2  # of the threshold that a decision counts in `overlap`,
 MISSED_AT_ALL: Final = 0.03  # what a decision on the wrong side costs in `overlap`, however near
 
 
-def log_likelihood(record: Record, statistic: Floats, limits: Floats) -> Floats:
+def log_likelihood(record: Record, statistic: Floats, limits: Floats, least: float = -np.inf) -> Floats:
     """Return the log likelihood, (shapes, candidates), of the decisions for thresholds (shapes, candidates).
 
     Decisions of one episode (from one block to the next) share the calls that decide them, hence an error in time
     too: each episode is averaged over the offsets as a whole. What a decision has for itself, its own delay, is
-    allowed for by its share of agreement at the neighbouring offsets.
+    allowed for by its share of agreement at the neighbouring offsets. What is below ``least`` is not told exactly.
     """
-    return likelihoods.log_likelihood(statistic, record.cost, record.admitted, record.episodes, limits, _LOG_SHARE)
+    known = (statistic, record.cost, record.admitted, record.episodes)
+    return likelihoods.log_likelihood(*known, limits, _LOG_SHARE, least)
 
 
 def misfits(record: Record, statistic: Floats, limits: Floats) -> Floats:

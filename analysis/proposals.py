@@ -19,7 +19,7 @@ from analysis import costed, decisions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from analysis.calls import Floats
+    from analysis.calls import Floats, Ints
     from analysis.decisions import Record
 
 Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,)
@@ -29,6 +29,7 @@ LEAST_WINDOW_S: Final = 0.9  # nobody counts in less than a second; what is shor
 MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
 FEW: Final = 2.0  # calls a window at which a counter passes for a fixed window
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
+NEAREST: Final = 60  # windows, by how nearly they fit all of these, that are tried at several moments
 ACROSS: Final = 13  # points across what recoveries have in common
 OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
 
@@ -121,16 +122,20 @@ def _fixed(record: Record, seen: Structure) -> list[Shape]:
     if len(brackets) == 0:
         return []
     low, high = brackets[:, 0] - record.spread_s, brackets[:, 1] + record.spread_s
+    middle = brackets.mean(axis=1)
     shapes: list[Shape] = []
+    far: list[tuple[float, float]] = []  # how far a window is from what is feasible
     numbered: set[tuple[int, ...]] = set()
     for window in _periods(brackets, duration_s(record)):
-        middle = brackets.mean(axis=1)
         numbers = np.round((middle - middle[0]) / window).astype(np.int64)
-        if tuple(numbers) not in numbered:
+        least, most = _feasible(low, high, numbers)
+        if most <= least or window in ROUND_WINDOWS_S:
+            far.append(((least - most) / window, window))
+        if tuple(numbers) not in numbered and most > least:
             numbered.add(tuple(numbers))
-            shapes += _corners(low, high, numbers)
-        shapes += [(window, float(b[0] + f * (b[1] - b[0]))) for b in brackets[-3:] for f in (0.15, 0.5, 0.9)]
-    return shapes
+            shapes += _corners(low, high, numbers, least, most)
+    places = [float(b[0] + f * (b[1] - b[0])) for b in brackets[-3:] for f in (0.15, 0.5, 0.9)]
+    return [*shapes, *((window, at) for _, window in sorted(far)[:NEAREST] for at in places)]
 
 
 def _real(seen: Structure, spread_s: float) -> Floats:
@@ -151,23 +156,26 @@ def _periods(brackets: Floats, duration_s: float) -> list[float]:
     return sorted(w for w in found if w > max(shortest, LEAST_WINDOW_S))
 
 
-def _corners(low: Floats, high: Floats, numbers: np.ndarray) -> list[Shape]:
-    """Return windows across the feasible range, each with boundaries across its own.
+def _feasible(low: Floats, high: Floats, numbers: Ints) -> tuple[float, float]:
+    """Return the least and the most that a window may last if boundary number k_i lies between low_i and high_i.
 
-    With boundary number k_i inside [low_i, high_i], W lies between the largest (low_j - high_i) / (k_j - k_i) and
-    the least (high_j - low_i) / (k_j - k_i): in two unknowns, pairs of inequalities say all there is to say.
+    W lies between the largest (low_j - high_i) / (k_j - k_i) and the least (high_j - low_i) / (k_j - k_i): in two
+    unknowns, pairs of inequalities say all there is to say. The least is more than the most where nothing is feasible.
     """
     apart = numbers[None, :] - numbers[:, None]
     later = apart > 0
     if not later.any():
-        return []
+        return 0.0, 0.0
     most = float(((high[None, :] - low[:, None])[later] / apart[later]).min())
     least = float(((low[None, :] - high[:, None])[later] / apart[later]).max())
-    if most <= max(least, LEAST_WINDOW_S):
-        return []
+    return max(least, LEAST_WINDOW_S), most
+
+
+def _corners(low: Floats, high: Floats, numbers: Ints, least: float, most: float) -> list[Shape]:
+    """Return windows across the feasible range, each with boundaries across its own."""
     shapes: list[Shape] = []
     for share in (0.02, 0.15, 0.3, 0.5, 0.7, 0.85, 0.98):
-        window = max(least + share * (most - least), LEAST_WINDOW_S)
+        window = least + share * (most - least)
         first, last = float((low - numbers * window).max()), float((high - numbers * window).min())
         at = numbers[-1] * window
         shapes += [(window, at + first + f * (last - first)) for f in (0.05, 0.35, 0.65, 0.95)]

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from analysis.proposals import Shape, Structure
 
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
-BEHIND: Final = 150.0  # nats below another family's best at which a refined one is given up: none came back from there
+BEHIND: Final = 150.0  # nats below another family's best at which half a search is given up: hardly one came back,
+REFINED: Final = 100.0  # a refined one,
+FOLLOWED: Final = 40.0  # and one that is not worth an interval
+LOST: Final = 2.0  # times what is poor, below which a record is explained by no family: it needs no second look
 POOR: Final = 30.0  # nats that no limit with the right shape leaves over,
 POOR_SHARE: Final = 0.1  # and for each refusal
 ROUNDS: Final = 5  # of refinement, at most
@@ -118,17 +121,20 @@ def search(
     if not ranked or ranked[0][0] < rival - 2.0 * BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
-    if pool and afresh and max(rival, ranked[0][0]) < badly:
+    if ranked[0][0] < rival - REFINED:
+        return []
+    lost = max(rival, ranked[0][0]) < LOST * badly
+    if pool and afresh and not lost and max(rival, ranked[0][0]) < badly:
         # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
         again = table.look(settled(pool.copy(without=start), seen, rng))
         ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
-    if ranked[0][0] < rival - BEHIND:
+    if ranked[0][0] < rival - FOLLOWED:
         return []
     table.look(steps.rounded(family, ranked[0][1], seen))
     if family in JAGGED:
         around_s = record.spread_s * np.linspace(-1.5, 1.5, 61)
         table.look([(ranked[0][1][0] + d,) for d in around_s.tolist()])
-    for _ in range(2):
+    for _ in range(0 if lost else 2):
         ends = table.ends()
         table.look([shape for end in ends for shape in steps.outwards(end, seen)])
     return _middle_first(table.hypotheses(bonus))
@@ -171,12 +177,13 @@ class _Table:
 
     def look(self, shapes: Iterable[Shape]) -> list[tuple[float, Shape]]:
         """Judge new shapes; returns (score, shape), best first, of those close to the best ever seen."""
-        least = LEAST_WINDOW_S if self._family != "token_bucket" else 0.0
-        fresh = [s for s in dict.fromkeys(shapes) if s not in self._known and s[0] > least]
+        shortest = LEAST_WINDOW_S if self._family != "token_bucket" else 0.0
+        fresh = [s for s in dict.fromkeys(shapes) if s not in self._known and s[0] > shortest]
         fresh = screened(self._record, self._family, fresh, self._seen)
         self._known.update(fresh)
         found: list[tuple[float, Shape]] = []
-        for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen):
+        least = self._top - FAR  # priors are none but costs
+        for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen, least):
             score = ll + priors_of(self._record, self._family, part, self._seen)[:, None]
             best = score.max(axis=1)
             self._top = max(self._top, float(best.max()))

@@ -86,11 +86,12 @@ def overlap(need: Floats, side: Floats, limits: Floats, edge: float, most: float
 
 @compiled
 def log_likelihood(
-    statistic: Floats, cost: Floats, admitted: Bools, episodes: Ints, limits: Floats, log_share: Floats
+    statistic: Floats, cost: Floats, admitted: Bools, episodes: Ints, limits: Floats, log_share: Floats, least_ll: float
 ) -> Floats:
     """Return the log likelihood of the decisions for limits, (shapes, candidates): `analysis.likelihood` says how.
 
-    ``log_share``: that of a decision, by how many of the offsets around one agree.
+    ``log_share``: that of a decision, by how many of the offsets around one agree. ``least_ll``: what is less likely
+    than that need not be known exactly.
     """
     shapes, offsets, decisions = statistic.shape
     own = (len(log_share) - 2) // 2
@@ -109,6 +110,8 @@ def log_likelihood(
                     if open_:
                         ll += _log_mean_exp(total)
                         total[:], open_ = 0.0, False
+                if ll < least_ll:
+                    break  # each episode makes it less
                 if (most[d] <= limit) if admitted[d] else (least[d] > limit):
                     continue  # where all offsets agree, nothing is added
                 open_ = True

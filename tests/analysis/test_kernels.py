@@ -91,7 +91,7 @@ def test_the_likelihood_averages_each_episode_over_the_offsets(seed: int) -> Non
     cost, admitted = np.ones(decisions), rng.random(decisions) < 0.5
     starts = np.unique(np.concatenate([[0], rng.integers(0, decisions, size=3)]))
     limits = rng.integers(1, 7, size=(2, 3)).astype(float)
-    found = likelihoods.log_likelihood(statistic, cost, admitted, starts, limits, LOG_SHARE)
+    found = likelihoods.log_likelihood(statistic, cost, admitted, starts, limits, LOG_SHARE, -np.inf)
     near = np.clip(np.arange(offsets)[:, None] + np.arange(-2, 3), 0, offsets - 1)
     for s, k in np.ndindex(*limits.shape):
         agree = (statistic[s] + cost <= limits[s, k] + 1e-9) == admitted
