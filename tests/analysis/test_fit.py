@@ -77,8 +77,8 @@ def test_a_family_far_behind_another_is_given_up() -> None:
     asked = decisions.prepare(calls, arrival_offsets(calls))
     seen = proposals.structure(asked)
     best = search.search(asked, "sliding_log", seen)[0].score
-    assert search.search(asked, "sliding_log", seen, rival=best + 0.9 * search.BEHIND)
-    assert not search.search(asked, "sliding_log", seen, rival=best + 1.1 * search.BEHIND)
+    assert search.search(asked, "sliding_log", seen, rival=best + 0.9 * search.FOLLOWED)
+    assert not search.search(asked, "sliding_log", seen, rival=best + 1.1 * search.FOLLOWED)
 
 
 def served(count: int, places: int | None, limit: int, seed: int) -> Calls:
