@@ -53,15 +53,30 @@ class _Trips:
 def surprise_of_places(calls: Calls, limit: int, spread_s: float, asked: Bools) -> float:
     """Return the nats that a limit on calls in flight costs for the numbers let in.
 
-    Half the squares of how far off they are. ``asked``: the calls that nothing else refused, some of them refused.
+    How far off they are, and how open it leaves them: a limit that would have let in about any number has explained
+    none. ``asked``: the calls that nothing else refused, some of them refused.
     Those closer together than the spread are one burst.
     """
     calls = calls.where(asked)
+    return _surprise(calls, _past_places(calls, limit), spread_s)
+
+
+def surprises_of_rates(calls: Calls, limits: Iterable[Hypothesis], spread_s: float) -> list[float]:
+    """Return the nats that limits on the rate cost for the numbers let in: see `surprise_of_places`.
+
+    Of the first `FIRST` calls.
+    """
+    calls = _first(calls)
+    arrived = _arrivals(calls)
+    return [_surprise(calls, (_let_in(one, limit) for one in arrived), spread_s) for limit in limits]
+
+
+def _surprise(calls: Calls, let_in: Iterable[Bools], spread_s: float) -> float:
     decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
     burst = np.concatenate([[0], np.cumsum(np.diff(calls.sent_s) > spread_s)])
-    mean, spread = _counted(_past_places(calls, limit), burst, decided)
+    mean, spread = _counted(let_in, burst, decided)
     off = 0.5 * ((np.bincount(burst, calls.outcome == ADMITTED) - mean) / spread) ** 2
-    return float(np.minimum(off, MOST).sum())
+    return float(np.minimum(off + np.log(spread / _model(mean)), MOST).sum())
 
 
 def beside_chance(calls: Calls, limit: Hypothesis, spread_s: float) -> float:
@@ -101,7 +116,11 @@ def _counted(let_in: Iterable[Bools], part: Ints, decided: Bools) -> tuple[Float
     """Return the mean number let in of each part of the record, and how far it may be off."""
     drawn = [_bins(part, admitted & decided) for admitted in let_in]
     mean = np.mean(drawn, axis=0)
-    return mean, np.sqrt(np.var(drawn, axis=0) + MODEL[0] ** 2 + (MODEL[1] * mean) ** 2)
+    return mean, np.sqrt(np.var(drawn, axis=0) + _model(mean) ** 2)
+
+
+def _model(mean: Floats) -> Floats:
+    return np.sqrt(MODEL[0] ** 2 + (MODEL[1] * mean) ** 2)
 
 
 def _bins(part: Ints, which: Bools) -> Floats:
