@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -18,7 +19,7 @@ from mock_server import limits
 from redline import calibration
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
-from redline.second_limit import Below, Within
+from redline.second_limit import Below, OtherProber, Within
 from redline.simulated import SimulatedTraffic
 from redline.traffic import Probe
 
@@ -132,3 +133,18 @@ def test_a_refusal_at_a_height_is_looked_at_again() -> None:
     for early, size in ((0, None), (1, 162), (20, None)):
         prober.fit = cast("Fit", SimpleNamespace(**known, misfit=Misfit(early=early)))
         assert prober._flight_in_question(again=True) == size
+
+
+def test_probing_for_a_second_limit_ends_where_answers_contradict_both() -> None:
+    """Others on the quota look like a second limit for a while, and probing on would cost windows and calls."""
+    traffic = traffic_of(*MET_AT_ONCE)
+    prober = Prober(traffic, CalibrationOptions(seed=1), lambda _: None)
+    prober.run()
+    pair = prober.doubt.settle(prober.fit)
+    assert pair is not None
+    other = OtherProber(traffic, CalibrationOptions(seed=1), lambda _: None, known=pair.short)
+    other.fit = replace(pair.long, misfit=Misfit())
+    assert not other.refuted
+    other.fit = replace(pair.long, misfit=Misfit(early=5))
+    assert other.refuted
+    assert other._hopeless(0)
