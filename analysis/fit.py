@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, likelihood, overlooked, proposals, search
-from analysis.again import surprise_of_places
-from analysis.agreement import explained_by, recorded, replayed
+from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
+from analysis.agreement import recorded, replayed
 from analysis.blurred import charged
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
@@ -33,8 +32,6 @@ CONCURRENCY_PRICE: Final = 4.0  # nats that a limit on calls in flight must earn
 BESIDE_RATE: Final = 4.0  # and as many again beside one on the rate, which could explain the rest as well
 COUNTING_PRICE: Final = 1.0  # nats that it must earn that refused calls count,
 UNCOUNTED_PRICE: Final = 0.5  # and that calls which failed do not
-TRIED: Final = 4  # limits on calls in flight to either side that are tried at a time
-CLEARLY: Final = 4.0  # nats that a lower one must gain
 RULED_OUT: Final = 12.0  # nats behind which another assumption about calls in flight is not worth a probe
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
@@ -210,12 +207,12 @@ def _searched(asked: _Question) -> Fit:
     span: tuple[int, int] | None = None
     if limit is not None:
         again = _given(calls, offsets, around, limit, warm, tokens=tokens, thorough=thorough)
-        higher = _least_unexplained(calls, offsets, around, limit, again[1])
+        higher = places.least_unexplained(calls, offsets, around, limit, again[1])
         if higher is not None and higher > limit:
             limit = higher
             again = _given(calls, offsets, around, limit, again[1][:20], tokens=tokens, thorough=thorough)
         least, most = flight.span(calls, around, limit)
-        limit, earned = _likeliest(calls, offsets, around, limit, again[1])
+        limit, earned = places.likeliest(calls, offsets, around, limit, again[1])
         again, span = (again[0] + earned, again[1]), (min(least, limit), most)
     score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough, rival=again[0])
     concurrency, other, behind = None, again[1] if limit is not None else found, 0.0
@@ -267,76 +264,18 @@ def _given(
     if best < nothing + 2.0:
         best, found = nothing, []
     if limit is not None:
-        own = _own_refusals(calls, offsets, around, limit, found)
+        own = places.own_refusals(calls, offsets, around, limit, found)
         if found:
             best, price = _score(found[0], calls, offsets, own, tokens=tokens), price + BESIDE_RATE
-        if _unsure(calls, around, limit, own):
-            price += surprise_of_places(calls, limit, _spread_s(offsets), own | ~calls.throttled)
+        if places.unsure(calls, around, limit, own):
+            price += places.surprise(calls, limit, offsets, own)
     return best - price, found
-
-
-def _spread_s(offsets: Floats) -> float:
-    return float(offsets[-1] - offsets[0])
-
-
-def _unsure(calls: Calls, around: Flight, limit: int, own: Bools) -> bool:
-    """Return whether so many calls in flight need not have been met where only this limit explains a refusal."""
-    return bool(np.any(own & (around.surely < limit) & np.isfinite(calls.done_s)))
-
-
-def _likeliest(calls: Calls, offsets: Floats, around: Flight, limit: int, found: list[Hypothesis]) -> tuple[int, float]:
-    """Return the limit on calls in flight, of those that may be, by the numbers let in, and the nats that it gains.
-
-    No refusal stood below ``limit``; but what may have been in flight is counted too high, where delays vary by much.
-    """
-    own = _own_refusals(calls, offsets, around, limit, found)
-    least = flight.span(calls, around, limit)[0]
-    if least == limit or not _unsure(calls, around, limit, own):
-        return limit, 0.0
-    cost: dict[int, float] = {}
-
-    def of(places: int) -> float:
-        if places not in cost:
-            forbidden = -np.log(OUTLIER) * flight.contradictions(calls, around, places)
-            cost[places] = forbidden + surprise_of_places(calls, places, _spread_s(offsets), own | ~calls.throttled)
-        return cost[places]
-
-    best = limit
-    for reach in (limit - least, max(1, (limit - least) // TRIED)):
-        tried = np.linspace(best - reach, best + reach, 2 * TRIED + 1).round().astype(int)
-        best = min(np.unique(np.clip(tried, least, limit)).tolist(), key=of)
-    gain = of(limit) - of(best)
-    return (best, gain) if gain > CLEARLY else (limit, 0.0)
-
-
-def _own_refusals(calls: Calls, offsets: Floats, around: Flight, limit: int, found: list[Hypothesis]) -> Bools:
-    """Return which refusals only the limit on calls in flight explains: one that both do is evidence on neither."""
-    own = flight.excused(calls, around, limit)
-    if found and own.any():
-        asked, explained = explained_by(found[0], calls, offsets, excused=(calls.outcome == REFUSED) & ~own)
-        own[asked[explained]] = False
-    return own
 
 
 def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
     """Return how well a hypothesis explains the record but for what is excused."""
     record = recorded(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
     return h.log_prior + float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
-
-
-def _least_unexplained(
-    calls: Calls, offsets: Floats, around: Flight, limit: int, found: list[Hypothesis]
-) -> int | None:
-    """Return the least height of the refusals that the rate does not explain: those are the concurrency limit's.
-
-    A refusal of the rate may have stood as high by chance. None where the rate explains all of them.
-    """
-    high = flight.excused(calls, around, limit)
-    if not found or not high.any():
-        return None
-    asked, explained = explained_by(found[0], calls, offsets, excused=~high)
-    missed = asked[~explained]
-    return int(around.maybe[missed].min()) if len(missed) else None
 
 
 def _rates(
@@ -364,7 +303,7 @@ def _rates(
     if thorough and bool(np.any(calls.outcome == OTHER)):
         found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
     if not tokens:
-        found = charged(calls if excuse is None else calls.where(~excuse), found, _spread_s(offsets))
+        found = charged(calls if excuse is None else calls.where(~excuse), found, float(offsets[-1] - offsets[0]))
     top = max((h.score for h in found), default=0.0)
     return sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
 
