@@ -67,15 +67,19 @@ def surprises_of_rates(calls: Calls, limits: Iterable[Hypothesis], spread_s: flo
     Of the first `FIRST` calls.
     """
     calls = _first(calls)
+    if not calls.throttled.any():  # nothing was refused for any of them
+        return [0.0 for _ in limits]
     arrived = _arrivals(calls)
     return [_surprise(calls, (_let_in(one, limit) for one in arrived), spread_s) for limit in limits]
 
 
 def _surprise(calls: Calls, let_in: Iterable[Bools], spread_s: float) -> float:
     decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    if calls.asked is not None:
+        decided &= calls.asked
     burst = np.concatenate([[0], np.cumsum(np.diff(calls.sent_s) > spread_s)])
     mean, spread = _counted(let_in, burst, decided)
-    off = 0.5 * ((np.bincount(burst, calls.outcome == ADMITTED) - mean) / spread) ** 2
+    off = 0.5 * ((np.bincount(burst, decided & (calls.outcome == ADMITTED)) - mean) / spread) ** 2
     return float(np.minimum(off + np.log(spread / _model(mean)), MOST).sum())
 
 

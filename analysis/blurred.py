@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that vary by so much blur it
 RIVALS: Final = 30.0  # nats behind the best that being sent again may make up for
-ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly
+ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly,
+NUMBERS: Final = 3  # and numbers of calls
 TRUSTED: Final = 0.5  # of a likelihood that has each decision at the delay that suits it,
 OPEN: Final = 60.0  # up to so many nats: what costs more is contradicted
 
@@ -31,39 +32,55 @@ def charged(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypo
     ``calls``: those that no other limit refused.
     """
     top = max((h.score for h in found), default=0.0)
-    families: dict[tuple[str, bool], list[Hypothesis]] = {}
+    rivals: dict[tuple[str, bool], list[Hypothesis]] = {}
     for h in found:
-        families.setdefault((h.family, h.counts_refused), []).append(h)
-    rivals = [own for own in families.values() if max(h.score for h in own) > top - RIVALS]
-    if not any(_blurred(max(own, key=_score), spread_s) for own in rivals):
+        if h.score > top - RIVALS and h.limit > 0.0:
+            rivals.setdefault((h.family, h.counts_refused), []).append(h)
+    if not any(relief(max(own, key=_score), spread_s) for own in rivals.values()):
         return found
-    asked = [_sample(own) for own in rivals]
+    asked = [_sample(own) for own in rivals.values()]
     costs = iter(surprises_of_rates(calls, [h for some in asked for h in some], spread_s))
-    return [h for own, some in zip(rivals, asked, strict=True) for h in _paid(own, some, [next(costs) for _ in some])]
+    families = zip(rivals.values(), asked, strict=True)
+    return [h for own, some in families for h in _paid(own, some, [next(costs) for _ in some])]
+
+
+def relief(h: Hypothesis, spread_s: float) -> float:
+    """Return the nats that a hypothesis may be forgiven: none unless delays vary by much of what it remembers."""
+    return (1.0 - TRUSTED) * OPEN if spread_s * h.rate_per_s > BLURRED * h.limit else 0.0
 
 
 def _score(h: Hypothesis) -> float:
     return h.score
 
 
-def _blurred(h: Hypothesis, spread_s: float) -> bool:
-    return spread_s > BLURRED * (h.window_s or h.limit / h.rate_per_s)
-
-
 def _sample(own: list[Hypothesis]) -> list[Hypothesis]:
-    """Return some of a family, from slow to fast: the best of each part of their range, and that of a round window."""
-    rate = np.log([max(h.rate_per_s, 1e-9) for h in own])
-    part = np.floor(ASKED * (rate - rate.min()) / max(np.ptp(rate), 1e-12)).astype(int)
+    """Return some of a family: the best of each part of its rates, of round windows, and of the likeliest numbers."""
+    rate = np.log([h.rate_per_s for h in own])
+    part = np.floor(ASKED * (rate - rate.min()) / (np.ptp(rate) + 1e-9)).astype(int)
+    parts = _best_of(own, part.tolist()) + _best_of(own, [h.roundness for h in own])
+    numbers = sorted(_best_of(own, [h.limit for h in own]), key=_score)[-NUMBERS:]
+    return list({id(h): h for h in (*parts, *numbers)}.values())
+
+
+def _best_of(own: list[Hypothesis], keys: list[float]) -> list[Hypothesis]:
     best: dict[float, Hypothesis] = {}
-    for k, h in zip(part.tolist(), own, strict=True):
-        for place in (k, -h.roundness):
-            if place not in best or h.score > best[place].score:
-                best[place] = h
-    return sorted(best.values(), key=lambda h: h.rate_per_s)
+    for key, h in zip(keys, own, strict=True):
+        if key not in best or h.score > best[key].score:
+            best[key] = h
+    return list(best.values())
 
 
 def _paid(own: list[Hypothesis], asked: list[Hypothesis], costs: list[float]) -> list[Hypothesis]:
-    """Return a family with what each costs: those that were not asked by their rate."""
-    at = np.interp([h.rate_per_s for h in own], [h.rate_per_s for h in asked], costs)
-    paid = [float(cost) + (1.0 - TRUSTED) * max(h.log_likelihood, -OPEN) for h, cost in zip(own, at, strict=True)]
-    return [msgspec.structs.replace(h, log_prior=h.log_prior - cost) for h, cost in zip(own, paid, strict=True)]
+    """Return a family with what each costs: those not asked by their rate, among their own number where that was."""
+    known: dict[float | None, list[tuple[float, float]]] = {None: []}
+    for h, cost in zip(asked, costs, strict=True):
+        known[None].append((h.rate_per_s, cost))
+        known.setdefault(h.limit, []).append((h.rate_per_s, cost))
+    tables = {number: np.array(sorted(rows)).T for number, rows in known.items()}
+    exact = {id(h): cost for h, cost in zip(asked, costs, strict=True)}
+    paid = []
+    for h in own:
+        between = float(np.interp(h.rate_per_s, *tables.get(h.limit, tables[None])))
+        forgiven = (1.0 - TRUSTED) * max(h.log_likelihood, -OPEN)
+        paid.append(msgspec.structs.replace(h, log_prior=h.log_prior - exact.get(id(h), between) - forgiven))
+    return paid

@@ -39,7 +39,7 @@ class Arrivals:
     @cached_property
     def mean_s(self) -> Floats:
         """The mean of each moment, up to a common delay."""
-        return _mean_of_arrivals(self._sent_s.tobytes(), self._offsets_s.tobytes())
+        return _mean_of_arrivals(np.asarray(self._sent_s, float).tobytes(), self._offsets_s.tobytes())
 
 
 @lru_cache(maxsize=8)
@@ -51,7 +51,9 @@ def _mean_of_arrivals(sent: bytes, offsets: bytes) -> Floats:
     total = np.zeros(n)
     for draw in range(DRAWS):
         total += np.sort(sent_s + one_way_s[chosen[:, draw]], kind="stable")
-    return np.asarray(total / DRAWS)
+    mean_s = np.asarray(total / DRAWS)
+    mean_s.setflags(write=False)
+    return mean_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
 from analysis.agreement import recorded, replayed
-from analysis.blurred import charged
+from analysis.blurred import charged, relief
 from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
@@ -214,7 +214,8 @@ def _searched(asked: _Question) -> Fit:
         least, most = flight.span(calls, around, limit)
         limit, earned = places.likeliest(calls, offsets, around, limit, again[1])
         again, span = (again[0] + earned, again[1]), (min(least, limit), most)
-    score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough, rival=again[0])
+    rival = again[0] - max((relief(h, float(offsets[-1] - offsets[0])) for h in again[1][:1]), default=0.0)
+    score, found = _given(calls, offsets, around, None, warm, tokens=tokens, thorough=thorough, rival=rival)
     concurrency, other, behind = None, again[1] if limit is not None else found, 0.0
     if limit is not None:
         behind = abs(again[0] - score)

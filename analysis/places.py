@@ -14,7 +14,6 @@ from analysis import flight
 from analysis.again import surprise_of_places
 from analysis.agreement import explained_by
 from analysis.calls import REFUSED
-from analysis.likelihood import OUTLIER
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls, Floats
@@ -65,16 +64,15 @@ def likeliest(calls: Calls, offsets: Floats, around: Flight, limit: int, found: 
 
     def of(places: int) -> float:
         if places not in cost:
-            forbidden = -np.log(OUTLIER) * flight.contradictions(calls, around, places)
-            cost[places] = forbidden + surprise(calls, places, offsets, own)
+            cost[places] = surprise(calls, places, offsets, own)
         return cost[places]
 
-    best = limit
-    for reach in (limit - least, max(1, (limit - least) // TRIED)):
-        tried = np.linspace(best - reach, best + reach, 2 * TRIED + 1).round().astype(int)
-        best = min(np.unique(np.clip(tried, least, limit)).tolist(), key=of)
-    gain = of(limit) - of(best)
-    return (best, gain) if gain > CLEARLY else (limit, 0.0)
+    best, step = 0.5 * (least + limit), 0.5 * (limit - least)
+    for _ in range(2):  # all of a short range, and every few of a long one
+        tried = np.linspace(best - step, best + step, 2 * TRIED + 1).round().astype(int)
+        best, step = min(np.unique(np.clip(tried, least, limit)).tolist(), key=of), step / TRIED
+    gain = of(limit) - of(int(best))
+    return (int(best), gain) if gain > CLEARLY else (limit, 0.0)
 
 
 def surprise(calls: Calls, limit: int, offsets: Floats, own: Bools) -> float:

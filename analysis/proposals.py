@@ -160,7 +160,8 @@ def _feasible(low: Floats, high: Floats, numbers: Ints) -> tuple[float, float]:
     """Return the least and the most that a window may last if boundary number k_i lies between low_i and high_i.
 
     W lies between the largest (low_j - high_i) / (k_j - k_i) and the least (high_j - low_i) / (k_j - k_i): in two
-    unknowns, pairs of inequalities say all there is to say. The least is more than the most where nothing is feasible.
+    unknowns, pairs of inequalities say all there is to say. The least is more than the most where nothing is feasible;
+    where all are one boundary, which any window may have, both are 0.
     """
     apart = numbers[None, :] - numbers[:, None]
     later = apart > 0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from analysis.proposals import Shape, Structure
 
 PLATEAU: Final = 2.5  # nats below the best that count as explaining alike
-BEHIND: Final = 150.0  # nats below another family's best at which half a search is given up: hardly one came back,
+BEHIND: Final = 300.0  # nats below another family's best at which the first shapes are given up: hardly one came back,
 REFINED: Final = 100.0  # a refined one,
 FOLLOWED: Final = 40.0  # and one that is not worth an interval
 LOST: Final = 2.0  # times what is poor, below which a record is explained by no family: it needs no second look
@@ -118,7 +118,7 @@ def search(
         near = rival < badly or pool.top < ASTRAY
         proposed = settled(pool.copy(), seen, rng) if near else []
     ranked = table.look([*start, *proposed])
-    if not ranked or ranked[0][0] < rival - 2.0 * BEHIND:
+    if not ranked or ranked[0][0] < rival - BEHIND:
         return []
     ranked = _refined(table, ranked, record, family, seen, rng)
     if ranked[0][0] < rival - REFINED:

@@ -70,15 +70,32 @@ def test_a_family_far_behind_is_not_asked(calls: Calls) -> None:
 
 def test_what_is_contradicted_is_not_forgiven(calls: Calls) -> None:
     """Half of a likelihood counts, down to some nats; whatever lies below that counts in full."""
-    near, far = (
-        msgspec.structs.replace(log_of(1.0), log_likelihood=-OPEN, log_prior=OPEN),
-        msgspec.structs.replace(log_of(1.0), log_likelihood=-OPEN - 20.0, log_prior=OPEN),
-    )
-    paid = charged(calls, [near, far], SPREAD_S)
-    assert paid[0].score - paid[1].score == pytest.approx(20.0)
+    (cost,) = surprises_of_rates(calls, [log_of(1.0)], SPREAD_S)
+    for ll, forgiven in ((-10.0, 5.0), (-OPEN, OPEN / 2.0), (-OPEN - 20.0, OPEN / 2.0)):
+        (paid,) = charged(calls, [log_of(1.0, ll)], SPREAD_S)
+        assert paid.score == pytest.approx(ll + forgiven - cost)
 
 
-def test_a_record_without_refusals_costs_nothing(calls: Calls) -> None:
+def test_each_that_is_asked_pays_its_own_cost_and_others_that_of_their_number(calls: Calls) -> None:
+    """A number that explains nothing does not make one dear that has the same rate."""
+    twenty = msgspec.structs.replace(log_of(2.0, -9.0), limit=20.0)
+    near = [log_of(w, -6.0 - k) for k, w in enumerate(np.linspace(1.001, 1.004, 30).tolist())]
+    costs = surprises_of_rates(calls, [log_of(1.0), twenty], SPREAD_S)
+    paid = charged(calls, [log_of(1.0), twenty, *near], SPREAD_S)
+    assert paid[0].score == pytest.approx(-2.5 - costs[0])
+    assert paid[1].score == pytest.approx(-4.5 - costs[1])
+    assert costs[1] > costs[0] + 10.0
+    assert all(h.score - 0.5 * h.log_likelihood > -costs[0] - 5.0 for h in paid[2:])
+
+
+def test_what_admits_nothing_is_none_of_them(calls: Calls) -> None:
+    """A threshold that was not worth a look has no rate."""
+    nothing = msgspec.structs.replace(log_of(1.0), limit=0.0, rate_per_s=0.0)
+    assert [h.limit for h in charged(calls, [nothing, log_of(1.0)], SPREAD_S)] == [10.0]
+
+
+def test_nothing_is_charged_where_nothing_was_refused(calls: Calls) -> None:
     """No delay of a refusal is known then, and no limit was met."""
     passed = replace(calls, outcome=np.full(len(calls), ADMITTED))
-    assert all(np.isfinite(h.score) for h in charged(passed, [log_of(0.001)], SPREAD_S))
+    (paid,) = charged(passed, [log_of(1.0, -8.0)], SPREAD_S)
+    assert paid.score == pytest.approx(-4.0)

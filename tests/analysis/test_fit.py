@@ -123,6 +123,15 @@ def test_places_are_counted_through_delays_that_vary_more_than_answers_take(seed
     assert cost[9] > cost[7] > cost[5] + 10.0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_places_that_let_in_as_many_are_told(seed: int) -> None:
+    """One fewer than there are, at most: calls refused for their number are those that came late."""
+    fitted = fit(served(8, 5, 0, seed))
+    assert fitted.concurrency in {4, 5, 6}
+    assert fitted.concurrency_range is not None
+    assert fitted.concurrency_range[0] <= 5 <= fitted.concurrency_range[1]
+
+
 def test_a_bucket_that_the_spread_would_hide_is_no_start_of_a_search() -> None:
     """One that refills within it explains calls that came close together, whatever refused them."""
     calls = served(8, None, 12, 0)
