@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from analysis.search import Hypothesis
 
 BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that vary by so much blur it
-RIVALS: Final = 30.0  # nats behind the best that being sent again may make up for
+RIVALS: Final = 40.0  # nats behind the best that being sent again may make up for, between families,
+MEMBERS: Final = 20.0  # and within one
 ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly,
 NUMBERS: Final = 3  # and numbers of calls
 TRUSTED: Final = 0.5  # of a likelihood that has each decision at the delay that suits it,
@@ -31,17 +32,23 @@ def charged(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypo
 
     ``calls``: those that no other limit refused.
     """
-    top = max((h.score for h in found), default=0.0)
-    rivals: dict[tuple[str, bool], list[Hypothesis]] = {}
+    families: dict[tuple[str, bool], list[Hypothesis]] = {}
     for h in found:
-        if h.score > top - RIVALS and h.limit > 0.0:
-            rivals.setdefault((h.family, h.counts_refused), []).append(h)
+        if h.limit > 0.0:
+            families.setdefault((h.family, h.counts_refused), []).append(h)
+    tops = {family: max(h.score for h in own) for family, own in families.items()}
+    best = max(tops.values(), default=0.0)
+    rivals = {
+        family: [h for h in own if h.score > tops[family] - MEMBERS]
+        for family, own in families.items()
+        if tops[family] > best - RIVALS
+    }
     if not any(relief(max(own, key=_score), spread_s) for own in rivals.values()):
         return found
     asked = [_sample(own) for own in rivals.values()]
     costs = iter(surprises_of_rates(calls, [h for some in asked for h in some], spread_s))
-    families = zip(rivals.values(), asked, strict=True)
-    return [h for own, some in families for h in _paid(own, some, [next(costs) for _ in some])]
+    both = zip(rivals.values(), asked, strict=True)
+    return [h for own, some in both for h in _paid(own, some, [next(costs) for _ in some])]
 
 
 def relief(h: Hypothesis, spread_s: float) -> float:
@@ -71,16 +78,11 @@ def _best_of(own: list[Hypothesis], keys: list[float]) -> list[Hypothesis]:
 
 
 def _paid(own: list[Hypothesis], asked: list[Hypothesis], costs: list[float]) -> list[Hypothesis]:
-    """Return a family with what each costs: those not asked by their rate, among their own number where that was."""
-    known: dict[float | None, list[tuple[float, float]]] = {None: []}
-    for h, cost in zip(asked, costs, strict=True):
-        known[None].append((h.rate_per_s, cost))
-        known.setdefault(h.limit, []).append((h.rate_per_s, cost))
-    tables = {number: np.array(sorted(rows)).T for number, rows in known.items()}
-    exact = {id(h): cost for h, cost in zip(asked, costs, strict=True)}
-    paid = []
-    for h in own:
-        between = float(np.interp(h.rate_per_s, *tables.get(h.limit, tables[None])))
-        forgiven = (1.0 - TRUSTED) * max(h.log_likelihood, -OPEN)
-        paid.append(msgspec.structs.replace(h, log_prior=h.log_prior - exact.get(id(h), between) - forgiven))
-    return paid
+    """Return a family with what each costs, by its rate alone: of each number too few are asked to tell more."""
+    at, cost = np.array(sorted(zip([h.rate_per_s for h in asked], costs, strict=True))).T
+    paid = np.interp([h.rate_per_s for h in own], at, cost).tolist()
+    forgiven = [(1.0 - TRUSTED) * max(h.log_likelihood, -OPEN) for h in own]
+    return [
+        msgspec.structs.replace(h, log_prior=h.log_prior - each - less)
+        for h, each, less in zip(own, paid, forgiven, strict=True)
+    ]
