@@ -240,8 +240,8 @@ def test_calibrate_under_plain_locust_reaches_its_verdict(url: str, tmp_path: Pa
 
 @pytest.mark.acceptance
 def test_locusts_run_time_is_a_budget_of_a_calibration(url: str, tmp_path: Path) -> None:
-    """``-t 5s`` ends it as ``--max-duration 5s`` does, with that code: nobody interrupted it."""
-    done = run("calibrate", tmp_path, "--host", url, "-t", "5s")
+    """``-t 15s`` ends it as ``--max-duration 15s`` does, with that code: nobody interrupted it."""
+    done = run("calibrate", tmp_path, "--host", url, "-t", "15s")
     assert done.returncode == 4, done.stderr
     assert ended(tmp_path) == ["budget"]
     assert "report: " in done.stdout
