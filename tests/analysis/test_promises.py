@@ -86,7 +86,7 @@ def test_no_wait_named_is_no_finding() -> None:
 def test_refusals_by_chance_are_allowed_for(seed: int) -> None:
     """A tenth of all calls is refused at any rate: the share is told, no rate invented, and the verification passes."""
     world = World((VirtualLimit("requests", limits.Random(0.1)),), Network(0.01, 0.01), Service(0.4, 0.2))
-    found = calibrate(SimulatedTraffic(world, seed=seed, max_requests=8_000), CalibrationOptions(seed=seed))
+    found = calibrate(SimulatedTraffic(world, seed=seed, max_requests=40_000), CalibrationOptions(seed=seed))
     (finding,) = found.inference.findings
     assert finding.kind == "random"
     assert finding.ci95 is not None
