@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis.calls import ADMITTED, EXCUSED, PENDING, REFUSED
+from analysis.calls import ADMITTED, EXCUSED, OTHER, PENDING, REFUSED
 from analysis.flight import WORK_S
 from analysis.kernels import limiters, places
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DRAWS: Final = (6, 24)  # of all delays: for a long record, and for a short one
 DRAWN: Final = 50_000  # calls that they are made for together
+ALIKE: Final = (0.5, 50.0)  # from ways that are mostly short and seldom very long to ways that are nearly all the same
 MODEL: Final = (0.5, 0.03)  # calls, and part of them, by which a number may differ beside what the draws do
 MOST: Final = 15.0  # nats that one burst costs at most: something else may have held it up
 FIRST: Final = 8000  # calls that are sent again past a limit on their rate
@@ -43,19 +44,26 @@ class _Trips:
     def drawn(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Return (arrivals, both ways together): what a refusal took is shared out between its ways.
 
-        Other calls take what some refusal took, and the rest of their time is work.
+        Other calls take what some refusal took, and the rest of their time is work. One of two ways that are alike and
+        independent takes a part of both that is beta distributed (exactly so for gamma distributed ways; Lukacs 1955).
         """
         ways_s = np.where(self.refused, self.over_s, rng.choice(self.late_s, len(self.sent_s)))
         ways_s = np.where(self.held, np.clip(self.over_s, 0.0, ways_s), ways_s)
-        return self.sent_s + ways_s * rng.random(len(self.sent_s)), ways_s
+        return self.sent_s + ways_s * rng.beta(self._alike, self._alike, len(self.sent_s)), ways_s
+
+    @property
+    def _alike(self) -> float:
+        """How alike the two ways of a call are: the shape of the gamma distribution that each of them has about."""
+        squared, variance = float(np.mean(self.late_s)) ** 2, float(np.var(self.late_s))
+        return float(np.clip(squared / max(2.0 * variance, 1e-12), *ALIKE))
 
 
 def surprise_of_places(calls: Calls, limit: int, spread_s: float, asked: Bools) -> float:
     """Return the nats that a limit on calls in flight costs for the numbers let in.
 
     How far off they are, and how open it leaves them: a limit that would have let in about any number has explained
-    none. ``asked``: the calls that nothing else refused, some of them refused.
-    Those closer together than the spread are one burst.
+    none. ``asked``: the calls that nothing else refused, some of them refused. Those closer together than the spread
+    are one burst.
     """
     calls = calls.where(asked)
     return _surprise(calls, _past_places(calls, limit), spread_s)
@@ -69,8 +77,15 @@ def surprises_of_rates(calls: Calls, limits: Iterable[Hypothesis], spread_s: flo
     calls = _first(calls)
     if not calls.throttled.any():  # nothing was refused for any of them
         return [0.0 for _ in limits]
-    arrived = _arrivals(calls)
-    return [_surprise(calls, (_let_in(one, limit) for one in arrived), spread_s) for limit in limits]
+    counted = {True: calls, False: calls.where(calls.outcome != OTHER)}
+    arrived: dict[bool, list[tuple[Ints, Floats]]] = {}
+    costs = []
+    for limit in limits:
+        counts = limit.counts_other
+        if counts not in arrived:
+            arrived[counts] = _arrivals(counted[counts])
+        costs.append(_surprise(counted[counts], (_let_in(one, limit) for one in arrived[counts]), spread_s))
+    return costs
 
 
 def _surprise(calls: Calls, let_in: Iterable[Bools], spread_s: float) -> float:

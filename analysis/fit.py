@@ -261,9 +261,13 @@ def _given(
     left = int(np.sum(~plain.admitted))
     nothing = left * float(np.log(OUTLIER))
     found = _rates(calls, offsets, plain, excuse, warm, tokens=tokens, thorough=thorough, rival=rival) if left else []
-    best = max((h.score for h in found), default=-np.inf)
-    if best < nothing + 2.0:
+    if max((h.score for h in found), default=-np.inf) < nothing + 2.0:
         best, found = nothing, []
+    else:
+        if not tokens:
+            found = charged(calls if excuse is None else calls.where(~excuse), found, float(offsets[-1] - offsets[0]))
+        best = max(h.score for h in found)
+        found = sorted((h for h in found if h.score > best - search.KEEP), key=lambda h: -h.score)
     if limit is not None:
         own = places.own_refusals(calls, offsets, around, limit, found)
         if found:
@@ -303,10 +307,7 @@ def _rates(
         found += made
     if thorough and bool(np.any(calls.outcome == OTHER)):
         found += _without_failures(calls, offsets, excuse, found, tokens=tokens)
-    if not tokens:
-        found = charged(calls if excuse is None else calls.where(~excuse), found, float(offsets[-1] - offsets[0]))
-    top = max((h.score for h in found), default=0.0)
-    return sorted((h for h in found if h.score > top - search.KEEP), key=lambda h: -h.score)
+    return found
 
 
 def _variants(warm: Sequence[Hypothesis], *, thorough: bool) -> list[tuple[str, bool]]:

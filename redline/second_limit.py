@@ -69,7 +69,7 @@ class OtherProber(Prober):
         return self._settled(0)
 
     def _hopeless(self, cycle: int) -> bool:
-        """Return whether more of the same would take too long: a short limit within a long one is seldom met."""
+        """Return whether it is something else, or too long a wait: a short limit within a long one is seldom met."""
         if self.refuted:
             return True
         window_s = max(two_limits.memory_s(self.known), two_limits.memory_s(self.fit))

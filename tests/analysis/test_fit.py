@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from analysis import again, decisions, judging, proposals, search
 from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
 from analysis.conclude import conclude_limits
-from analysis.fit import fit
+from analysis.fit import RULED_OUT, fit
 
 CALL = st.tuples(
     st.floats(0.0, 20.0),  # seconds since the one before
@@ -102,29 +102,29 @@ def served(count: int, places: int | None, limit: int, seed: int) -> Calls:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_limit_on_calls_in_flight_must_let_in_as_many_as_were(seed: int) -> None:
     """Answers shorter than delays vary: it would have let others pass, though all may have been there at once."""
-    fitted = fit(served(8, None, 12, seed))
-    assert fitted.candidate is not None
-    assert fitted.concurrency is None
-    assert fitted.behind > 10.0
+    few, many = fit(served(8, None, 12, seed)), fit(served(20, None, 12, seed))
+    for fitted in (few, many):
+        assert fitted.candidate is not None
+        assert fitted.concurrency is None
+    assert few.behind > 12.0
+    assert many.behind > RULED_OUT
+    assert not many.rate_doubtful()
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_places_are_counted_through_delays_that_vary_more_than_answers_take(seed: int) -> None:
-    """The number that there are costs about the least, others cost more the further off they are.
-
-    Calls refused for their number are those that came late, so delays are overrated, and the best is one fewer.
-    """
+    """The number that there are costs next to nothing, others cost more the further off they are."""
     calls = served(8, 5, 0, seed)
     everything = np.ones(len(calls), bool)
-    cost = {n: again.surprise_of_places(calls, n, 0.7, everything) for n in (2, 3, 4, 5, 7, 9)}
-    assert cost[5] < min(cost.values()) + 6.0
-    assert cost[2] > cost[4]
-    assert cost[9] > cost[7] > cost[5] + 10.0
+    cost = {n: again.surprise_of_places(calls, n, 0.7, everything) for n in (2, 3, 5, 7, 9)}
+    assert cost[5] < 12.1  # eight bursts whose number is open to a call or so: the squares alone are below four
+    assert cost[2] > cost[3] > cost[5]
+    assert cost[9] > cost[7] > cost[5] + 8.0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_places_that_let_in_as_many_are_told(seed: int) -> None:
-    """One fewer than there are, at most: calls refused for their number are those that came late."""
+    """To a call: the interval holds the number that there are."""
     fitted = fit(served(8, 5, 0, seed))
     assert fitted.concurrency in {4, 5, 6}
     assert fitted.concurrency_range is not None

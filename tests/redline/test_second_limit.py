@@ -16,7 +16,7 @@ from analysis.infer import infer
 from analysis.misfit import Misfit
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
-from redline import calibration
+from redline import calibration, second_limit
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
 from redline.second_limit import Below, OtherProber, Within
@@ -148,3 +148,25 @@ def test_probing_for_a_second_limit_ends_where_answers_contradict_both() -> None
     other.fit = replace(pair.long, misfit=Misfit(early=5))
     assert other.refuted
     assert other._hopeless(0)
+
+
+@pytest.mark.parametrize(("early", "probed"), [(0, 2), (5, 1)])
+def test_the_short_limit_is_not_probed_for_again_where_the_long_one_is_refuted(
+    early: int, probed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What contradicts two limits is not a second one, so neither is asked any further."""
+    traffic = traffic_of(*MET_AT_ONCE)
+    prober = Prober(traffic, CalibrationOptions(seed=1), lambda _: None)
+    prober.run()
+    pair = prober.doubt.settle(prober.fit)
+    assert pair is not None
+    asked: list[OtherProber] = []
+
+    def run(other: OtherProber) -> None:
+        asked.append(other)
+        other.fit = replace(pair.long, misfit=Misfit(early=early))
+
+    monkeypatch.setattr(OtherProber, "run", run)
+    monkeypatch.setattr(OtherProber, "knows_enough", lambda _: False)
+    second_limit.probe_further(prober, pair)
+    assert len(asked) == probed
