@@ -6,6 +6,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ITSELF := $(PIP) install --no-deps --no-build-isolation --editable .
 
+# As many at a time as there are cores. What takes longer is run one after another: some of it keeps real time.
+FAST := $(BIN)/python -m pytest -m "not acceptance" --numprocesses logical --maxprocesses 8 --dist worksteal
+
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
@@ -18,7 +21,7 @@ demo: .venv/runtime.stamp ## Calibrate against the embedded mock: about a minute
 	$(BIN)/redline calibrate --target mock --profile demo
 
 test: .venv/dev.stamp ## Run the fast tests
-	$(BIN)/python -m pytest -m "not acceptance"
+	$(FAST)
 
 acceptance: .venv/dev.stamp ## Run what takes longer: kills, budgets, browsers, live calibrations
 	$(BIN)/python -m pytest -m acceptance
@@ -28,7 +31,7 @@ check: .venv/dev.stamp ## Check format, lint, types and import contracts, then r
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not acceptance"
+	$(FAST)
 
 format: .venv/dev.stamp ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
