@@ -19,6 +19,8 @@ from analysis.estimate import Identified
 from analysis.fit import fit
 from analysis.promises import of_the_day, with_promises
 from analysis.result import Limit
+from analysis.saturation import saturation, without_saturation
+from analysis.shared_rate import beside_others
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
 from analysis.two_limits import SUSPECT, VERIFYING, explained, pair
 
@@ -38,8 +40,11 @@ def infer(calls: Calls) -> Inference:
     met was followed by more probes: what it spent is part of what these met. And calls that were refused although the
     settings kept to every limit are evidence of what probing did not see. What the server says is told beside it.
     """
-    said = _inferred(calls.set_aside(of_the_day(calls)))
-    return with_promises(said, calls, calls.where(~_verifying(calls)[0]))
+    evidence = without_saturation(calls)
+    said = _inferred(evidence.set_aside(of_the_day(evidence)))
+    said = with_promises(said, evidence, evidence.where(~_verifying(evidence)[0]))
+    found = saturation(calls)
+    return said if found is None else beside_others(said, found)
 
 
 def _inferred(calls: Calls) -> Inference:

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from analysis.calls import SILENCE_S, Calls
+from analysis.conclude import SHARED
 from analysis.infer import contradicted, infer
 from analysis.promises import of_the_day
 from analysis.recommend import recommend
+from analysis.saturation import SATURATING
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
+from redline.saturating import saturate, shared
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
@@ -64,6 +67,8 @@ def calibrate(
         run.probe(tokens.run)
     else:
         run.probe(lambda: probe_further(run.prober, pair))
+    if shared(run.prober):
+        run.probe(lambda: saturate(run.prober))
     run.conclude()
     if run.settings is None or not options.verify:
         return run.calibration()
@@ -78,6 +83,7 @@ def calibrate(
         run.conclude()
         if run.settings is not None:
             run.verify()
+    run.tell_what_passes()
     return run.calibration()
 
 
@@ -147,6 +153,17 @@ class _Run:
             self.inference = again[0] if again else self._inferred()
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
+
+    def tell_what_passes(self) -> None:
+        """Measure the rate of a limit that others use, where it was the verification that showed them.
+
+        The settings stand: they were verified beside the others.
+        """
+        known = any(a.phase == SATURATING for a in self.traffic.attempts)
+        if known or not any(finding.kind in SHARED for finding in self.inference.findings):
+            return
+        self.probe(lambda: saturate(self.prober))
+        self.inference = self._inferred()
 
     def _keep_to_the_day(self) -> None:
         """Add the quota of the day that the verification met to what is told and to the settings."""

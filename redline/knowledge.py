@@ -256,10 +256,10 @@ class Knowledge:
         return float(np.quantile(took, 0.1)) if took else self.latency_s
 
     def _calls(self) -> Calls:
-        now_s, answer_s = self.traffic.now_s(), 0.999 * self._answer_s()
+        now_s, answer_s = self.traffic.now_s(), 0.999 * self.answer_s()
         return for_requests(self._running.calls(now_s, answer_s))
 
-    def _answer_s(self) -> float:
+    def answer_s(self) -> float:
         """Return how long after it was sent a call without an answer has passed: a refusal would have come back."""
         return ANSWER[0] * self._trip_s() + ANSWER[1]
 

@@ -115,7 +115,7 @@ class Moves(Knowledge):
 
     def _let_refusals_arrive(self) -> None:
         """Wait until every call without an answer is taken for admitted: what expects the next recovery counts them."""
-        self.traffic.sleep_until(self.traffic.now_s() + self._answer_s())
+        self.traffic.sleep_until(self.traffic.now_s() + self.answer_s())
 
     def _drain(self) -> None:
         """Let the answers arrive, for as long as answers have taken so far."""
@@ -158,7 +158,7 @@ class Moves(Knowledge):
             least_gap_s=max(0.003, self._spread_s()),
             most_focused=max(2, int(best.limit) // 3) if few and best else FOCUSED if self._recoveries() else 4,
         )
-        report = self.traffic.run(probing.watch(times, admit_after_s=self._answer_s(), cap=self.cap))
+        report = self.traffic.run(probing.watch(times, admit_after_s=self.answer_s(), cap=self.cap))
         return report.reason == "admitted"
 
     def _made_up(self) -> bool:

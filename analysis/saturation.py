@@ -1,0 +1,141 @@
+"""The rate of a limit that others use, too: what passes while more is sent than it lets in.
+
+Whoever sends when there is room gets it. With p calls a second of ours and o of others, a full limit of rate R lets in
+R p / (p + o) of ours, whatever its family, its window and how its counters share the calls: so what passed is R less at
+most the part that others may have got, and the time in which room for a call waited for the next one of ours. Pure;
+times in seconds, rates in calls a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis.calls import ADMITTED, OTHER, REFUSED
+
+if TYPE_CHECKING:
+    from analysis.calls import Calls, Floats
+
+SATURATING: Final = "saturating"  # phase of calls that fill the limit, for as long as it may remember others,
+SATURATED: Final = "saturated"  # and of those that keep it full: both are evidence on the rate alone
+PHASES: Final = frozenset({SATURATING, SATURATED})
+OTHERS: Final = 0.4  # share of the limit that others use, at most: those who use more are no background
+FULL: Final = 0.4  # refusals for each call that passed, from which on the limit counts as kept full
+ALIKE: Final = 0.6  # of the longest pause between admissions: so long is the rest of every window
+PAUSE: Final = 0.25  # of a window, at least, nothing passes where it is kept full
+SINCE: Final = 2.5  # longest pauses since the last one, after which no window is left to end: calls pass one by one
+MOSTLY: Final = 0.5  # of the time has passed since, too: longer pauses come by chance
+BLOCKS: Final = 6  # that such a time is cut into, to see how even it is
+GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
+LOWEST, HIGH = 0.05, 0.85  # quantile of the calls in flight at refusals, and share of the most there were
+FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
+FEWEST: Final = 8  # calls that must have passed
+
+
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """What passed: ``rate_per_s`` is the likely limit, which lies between ``low`` and ``high``.
+
+    ``error``: of what passed, relative; ``parts``: that were compared for it, windows where it gives back by these;
+    ``lasted_s``: how long they are together.
+    """
+
+    rate_per_s: float
+    low: float
+    high: float
+    error: float
+    parts: int
+    lasted_s: float
+
+
+def without_saturation(calls: Calls) -> Calls:
+    """Return the calls that are evidence on what the limit counts and when."""
+    apart = np.array([phase in PHASES for phase in calls.phase], bool)
+    return calls.where(~apart) if apart.any() else calls
+
+
+def saturation(calls: Calls) -> Saturation | None:
+    """Return what these calls tell; None where the limit was not kept full for long enough.
+
+    What was sent before the first refusal is no part of it. Windows that end while it is being filled tell as much as
+    later ones; what passes call by call then may be what gathered before.
+    """
+    every = calls.where([phase in PHASES for phase in calls.phase])
+    return _told(every, every, windows=True) or _told(calls.where([p == SATURATED for p in calls.phase]), every)
+
+
+def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | None:
+    """Return what ``sent`` tells: by ``windows``, or in whatever way things pass."""
+    refused_s = sent.sent_s[sent.outcome == REFUSED]
+    passed_s = sent.sent_s[(sent.outcome == ADMITTED) & (sent.sent_s > refused_s.min(initial=np.inf))]
+    if len(passed_s) < FEWEST:
+        return None
+    marks_s = _marks_s(passed_s, float(sent.sent_s[-1]))
+    if len(marks_s) < 2:  # noqa: PLR2004 - what passed between two
+        return None
+    if windows and np.diff(passed_s).max() < PAUSE * np.mean(np.diff(marks_s)):
+        return None
+    during = sent.where((sent.sent_s >= marks_s[0]) & (sent.sent_s < marks_s[-1]))
+    passed, refused, failed = (int(np.sum(during.outcome == o)) for o in (ADMITTED, REFUSED, OTHER))
+    if passed < FEWEST or refused < FULL * passed or _full_of_calls(during):
+        return None
+    rate = passed / float(marks_s[-1] - marks_s[0])
+    off = np.histogram(passed_s, marks_s)[0] - rate * np.diff(marks_s)
+    error = (float(np.sqrt(np.sum(off**2))) + 1.0) / passed
+    share = min(1.0, rate * _gap_s(sent, marks_s))
+    most = 1.0 / (1.0 - (OTHERS + 1.0 / _at_once(every.outcome)) * min(share, 0.6))
+    high = rate * (1.0 + error + failed / passed + GROUPS / (len(marks_s) - 1)) * most
+    return Saturation(
+        0.5 * rate * (1.0 + most), rate * (1.0 - error), high, error, len(marks_s) - 1, marks_s[-1] - marks_s[0]
+    )
+
+
+def _gap_s(sent: Calls, marks_s: Floats) -> float:
+    """Return how far apart calls were sent while some passed: a bound on those in flight may have thinned them out."""
+    passed = (sent.outcome[1:] == ADMITTED) & (sent.sent_s[1:] > marks_s[0]) & (sent.sent_s[1:] < marks_s[-1])
+    return float(np.mean(np.minimum(np.diff(sent.sent_s)[passed], float(np.mean(np.diff(sent.sent_s)[~passed])) * 20)))
+
+
+def _marks_s(passed_s: Floats, ended_s: float) -> Floats:
+    """Return moments between which as much passed as the limit allows.
+
+    These are the starts of windows, which follow the longest pauses; or even parts of the time since the last pause.
+    """
+    pauses_s = np.diff(passed_s)
+    longest_s = float(pauses_s.max())
+    starts_s = passed_s[1:][pauses_s > ALIKE * longest_s]
+    if ended_s - starts_s[-1] > max(SINCE * longest_s, MOSTLY * (ended_s - passed_s[0])):
+        return np.linspace(starts_s[-1], passed_s[-1], BLOCKS + 1)
+    if len(starts_s) > 1 and ended_s - passed_s[-1] > ALIKE * longest_s:
+        starts_s = np.append(starts_s, starts_s[-1] + np.mean(np.diff(starts_s)))  # the last window was used up, too
+    return np.asarray(starts_s)
+
+
+def _full_of_calls(calls: Calls) -> bool:
+    """Return whether it was calls in flight that were too many.
+
+    Then all refusals stand about as high as any call did; and where that is a few calls, what passes after a refusal
+    follows on an answer more often than a little earlier or later.
+    """
+    passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
+    done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
+    height = np.searchsorted(calls.sent_s[passed], calls.sent_s) - np.searchsorted(done_s, calls.sent_s)
+    lowest = float(np.quantile(height[refused], LOWEST))
+    if lowest > 1.0 and lowest > HIGH * float(height.max()):
+        return True
+    trip_s = float(np.nanmedian((calls.done_s - calls.sent_s)[refused]))
+    let_in = np.flatnonzero(passed[1:] & refused[:-1])
+    between_s = calls.sent_s[let_in] + 0.5 * trip_s, calls.sent_s[let_in + 1] + 1.5 * trip_s
+    often, *else_when = (
+        float(np.mean(np.searchsorted(done_s, between_s[1] + lag) > np.searchsorted(done_s, between_s[0] + lag)))
+        for lag in float(np.mean(between_s[1] - between_s[0])) * np.array([0.0, -5.0, -3.0, 3.0, 5.0])
+    )
+    return often > FOLLOWS[0] and often - float(np.mean(else_when)) > FOLLOWS[1]
+
+
+def _at_once(outcome: np.ndarray) -> int:
+    """Return the most calls in a row that passed."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], (outcome == ADMITTED).astype(int), [0]])))
+    return int(np.max(np.diff(edges)[::2], initial=1))

@@ -1,0 +1,122 @@
+"""A probe for limits that others use, too: more is sent than the limit lets in, until what passes tells its rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from analysis.calls import SILENCE_S, Calls
+from analysis.chance import by_chance
+from analysis.conclude import SHARED, SURE_ODDS
+from analysis.saturation import SATURATED, SATURATING, saturation
+from redline import probing
+from redline.traffic import ADMITTED, REFUSED
+
+if TYPE_CHECKING:
+    from redline.prober import Prober
+
+PACE: Final = (4.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
+FEW_PER_S: Final = 15.0  # calls a second, up to which they are few
+FASTER: Final = 1.6  # times as many are sent where fewer are refused than pass,
+SLOWER: Final = 0.6  # and from half of the most calls on
+MOST_CALLS: Final = 25_000
+LONGEST_S: Final = 280.0  # a minute until it is full for sure, then three windows of one, and what is left of one
+SETTLED: Final = (1.1, 66.0)  # windows, and seconds at most, after which the limit remembers no other pace
+SETTLING: Final = 0.5  # times the pace is enough until then
+FIRST_S: Final = 3.0  # how long the first stretch lasts; each later one lasts as long as all before it,
+LAST_S: Final = 20.0  # or so long
+SILENT: Final = 1.5  # windows, and the longest stretch, in which some call must have passed
+BELOW: Final = 0.7  # of the calls in flight that are known to pass: others hold places, too
+NARROW: Final = 0.04  # relative error of what passed that is enough
+
+
+def shared(prober: Prober) -> bool:
+    """Return whether others on the quota, or servers that count apart, disturb what single answers tell of it."""
+    fit = prober.fit
+    return fit.best is not None and fit.misfit.kind() in SHARED and not by_chance(fit)
+
+
+def saturate(prober: Prober) -> None:
+    """Keep the limit full until what passes is known, or for as long as three windows of a minute would take."""
+    _Saturating(prober, prober.traffic.now_s(), len(prober.traffic.attempts), _pace_per_s(prober), _cap(prober)).run()
+    # Its answers are in, and what it spent is given back, before anything else is sent.
+    prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.window_guess_s(), SILENCE_S))
+
+
+@dataclass(slots=True)
+class _Saturating:
+    prober: Prober
+    began_s: float
+    first: int  # of its attempts
+    pace_per_s: float
+    cap: int | None  # calls in flight at most
+    full_s: float | None = None  # when the limit was first full
+    slower: bool = False
+
+    def run(self) -> None:
+        lasts_s = FIRST_S
+        while not self._over():
+            self.prober.note("what passes while more is sent")
+            self._stretch(lasts_s)
+            self._change_pace()
+            lasts_s = min(LAST_S, self._lasted_s())
+
+    def _over(self) -> bool:
+        traffic = self.prober.traffic
+        sent = traffic.attempts[self.first :]
+        if self._lasted_s() > LONGEST_S or len(sent) > MOST_CALLS:
+            return True
+        passed_s = max((a.sent_s for a in sent if a.outcome != REFUSED), default=self.began_s)
+        if traffic.now_s() - passed_s > SILENT * self.prober.window_guess_s() + LAST_S:
+            return True  # refused calls count
+        answer_s = self.prober.answer_s()
+        found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s))
+        return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self._memory_s()
+
+    def _memory_s(self) -> float:
+        """Return for how long the limit remembers what was sent: after that, what passes is what it lets in."""
+        return min(SETTLED[0] * self.prober.window_guess_s(), SETTLED[1])
+
+    def _lasted_s(self) -> float:
+        return self.prober.traffic.now_s() - self.began_s
+
+    def _stretch(self, lasts_s: float) -> None:
+        """Send for so long, and until the limit is full for sure at first."""
+        traffic, phase = self.prober.traffic, SATURATED
+        settled_s = None if self.full_s is None else self.full_s + self._memory_s() - traffic.now_s()
+        if settled_s is None or settled_s > 0.0:
+            phase, lasts_s = SATURATING, settled_s or lasts_s
+        pace_per_s = self.pace_per_s * (SETTLING if phase == SATURATING else 1.0)
+        offsets_s = np.arange(max(1.0, lasts_s * pace_per_s)) / pace_per_s
+        traffic.run(probing.at_times(phase, tuple(offsets_s.tolist()), stop_refused=None, cap=self.cap))
+        traffic.sleep_until(traffic.now_s() + 1.0 / pace_per_s)
+        if self.full_s is None:
+            refused_s = (a.sent_s for a in traffic.attempts[self.first :] if a.outcome == REFUSED)
+            self.full_s = next(refused_s, None)
+
+    def _change_pace(self) -> None:
+        sent = self.prober.traffic.attempts[self.first :]
+        refused = sum(a.outcome == REFUSED for a in sent)
+        passed = sum(a.outcome != REFUSED and a.sent_s > (self.full_s or 0.0) for a in sent)
+        late = self.full_s is None and self._lasted_s() > self.prober.window_guess_s()
+        if late or (self.full_s is not None and refused < passed):
+            self.pace_per_s = min(FASTER * self.pace_per_s, self.prober.options.max_rate_per_s)
+        elif len(sent) > MOST_CALLS // 2 and not self.slower:
+            self.pace_per_s, self.slower = SLOWER * self.pace_per_s, True
+
+
+def _cap(prober: Prober) -> int | None:
+    """Return how many calls may be in flight, so that none is refused for their number; None where any may."""
+    limit = prober.fit.concurrency
+    return None if limit is None or prober.fit.behind < SURE_ODDS else max(1, int(BELOW * limit))
+
+
+def _pace_per_s(prober: Prober) -> float:
+    """Return how many calls to send a second, by what the best limit lets in, or what passed so far."""
+    attempts = prober.traffic.attempts
+    passed = sum(a.outcome == ADMITTED for a in attempts) / max(1.0, prober.traffic.now_s() - attempts[0].sent_s)
+    best = prober.fit.best
+    expected = max(passed, min(best.rate_per_s, 5.0 * passed) if best else 0.0)
+    return float(np.clip(FEW_PER_S, PACE[0] * expected, min(PACE[1] * expected, prober.options.max_rate_per_s)))
