@@ -28,6 +28,7 @@ PAUSE: Final = 0.25  # of a window, at least, nothing passes where it is kept fu
 SINCE: Final = 2.5  # longest pauses since the last one, after which no window is left to end: calls pass one by one
 MOSTLY: Final = 0.5  # of the time has passed since, too: longer pauses come by chance
 BLOCKS: Final = 6  # that such a time is cut into, to see how even it is
+LONGEST: Final = 20.0  # times the usual gap between calls is the longest that the pace made
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
 LOWEST, HIGH = 0.05, 0.85  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
@@ -93,9 +94,13 @@ def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | N
 
 
 def _gap_s(sent: Calls, marks_s: Floats) -> float:
-    """Return how far apart calls were sent while some passed: a bound on those in flight may have thinned them out."""
-    passed = (sent.outcome[1:] == ADMITTED) & (sent.sent_s[1:] > marks_s[0]) & (sent.sent_s[1:] < marks_s[-1])
-    return float(np.mean(np.minimum(np.diff(sent.sent_s)[passed], float(np.mean(np.diff(sent.sent_s)[~passed])) * 20)))
+    """Return how far apart calls were sent while some passed: a bound on those in flight may have thinned them out.
+
+    The time since the probe before this one is none of it.
+    """
+    gaps_s, at_s = np.diff(sent.sent_s), sent.sent_s[1:]
+    passed = (sent.outcome[1:] == ADMITTED) & (at_s > marks_s[0]) & (at_s < marks_s[-1])
+    return float(np.mean(np.minimum(gaps_s, LONGEST * np.median(gaps_s))[passed])) if passed.any() else 0.0
 
 
 def _marks_s(passed_s: Floats, ended_s: float) -> Floats:
@@ -127,6 +132,8 @@ def _full_of_calls(calls: Calls) -> bool:
         return True
     trip_s = float(np.nanmedian((calls.done_s - calls.sent_s)[refused]))
     let_in = np.flatnonzero(passed[1:] & refused[:-1])
+    if len(let_in) == 0:
+        return False
     between_s = calls.sent_s[let_in] + 0.5 * trip_s, calls.sent_s[let_in + 1] + 1.5 * trip_s
     often, *else_when = (
         float(np.mean(np.searchsorted(done_s, between_s[1] + lag) > np.searchsorted(done_s, between_s[0] + lag)))

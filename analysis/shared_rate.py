@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from analysis.conclude import SHARED
+from analysis.doubt import COMMON_WINDOWS_S
+from analysis.result import Finding
 from analysis.saturation import OTHERS
 
 if TYPE_CHECKING:
@@ -16,21 +18,69 @@ if TYPE_CHECKING:
     from analysis.result import Limit
     from analysis.saturation import Saturation
 
+CAUSES: Final = SHARED | {"drift", "random"}  # findings that say what disturbs a record
+SLACK: Final = 0.02  # by which two rates may differ
 MANY: Final = 2.0  # roots of their mean, by which there may be more
 REASON: Final = (
     "what passed while more was sent than it lets in tells its rate; how it counts is hidden by what else uses it"
 )
 
 
+def suspicious(said: Inference) -> bool:
+    """Return whether others on the quota may hide behind what is told, though no answer contradicts it.
+
+    What they use steadily makes a bucket refill the more slowly; and what disturbs a record a little is explained by
+    windows of lengths that nobody would choose.
+    """
+    limit = _only(said)
+    if limit is None or limit.state != "measured" or any(finding.kind in CAUSES for finding in said.findings):
+        return False
+    return limit.window_s is None or limit.window_s not in COMMON_WINDOWS_S
+
+
 def beside_others(said: Inference, found: Saturation) -> Inference:
-    """Return what is said with the rate that was ``found``, where others or servers that count apart were told."""
-    requests = [each for each in said.identified if each.limit.metric == "requests"]
-    if len(requests) != 1 or not any(finding.kind in SHARED for finding in said.findings):
+    """Return what is said with the rate that was ``found``, where others or servers that count apart use the limit.
+
+    They do where they were told, or where what passed contradicts what is told.
+    """
+    limit = _only(said)
+    if limit is None or limit.state not in {"measured", "unresolved"} or _moved(said):
         return said
-    if said.findings[0].kind == "drift" or requests[0].limit.state not in {"measured", "unresolved"}:
-        return said
+    findings = said.findings
+    if not any(finding.kind in SHARED for finding in findings):
+        if not suspicious(said) or _agrees(limit, found):
+            return said
+        findings = (*findings, _hidden(limit, found))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
-    return replace(said, identified=tuple(_beside(each, found, theirs) for each in said.identified))
+    identified = tuple(_beside(each, found, theirs) for each in said.identified)
+    return replace(said, identified=identified, findings=findings)
+
+
+def _moved(said: Inference) -> bool:
+    return bool(said.findings) and said.findings[0].kind == "drift"
+
+
+def _only(said: Inference) -> Limit | None:
+    """Return the limit on requests; None where there are two."""
+    requests = [each.limit for each in said.identified if each.limit.metric == "requests"]
+    return requests[0] if len(requests) == 1 else None
+
+
+def _agrees(limit: Limit, found: Saturation) -> bool:
+    """Return whether so much would pass. A counter of few calls that is kept full lets in up to one a window less."""
+    if limit.rate_per_min_ci95 is None:
+        return True
+    low, high = limit.rate_per_min_ci95
+    less = 60.0 / limit.window_s if limit.window_s else 0.0
+    return 60.0 * found.low <= (1.0 + SLACK) * high and low <= (1.0 + SLACK) * 60.0 * found.high + less
+
+
+def _hidden(limit: Limit, found: Saturation) -> Finding:
+    share = 1.0 - (limit.rate_per_min or 0.0) / (60.0 * found.rate_per_s)
+    text = f"{60.0 * found.rate_per_s:.4g} calls a minute pass while more is sent than the limit lets in"
+    if share <= 0.0:
+        return Finding(kind="background", value=None, text=f"{text}: something else uses it at times")
+    return Finding(kind="background", value=share, ci95=(0.0, min(1.5 * share, OTHERS)), text=f"{text}: others use it")
 
 
 def _beside(said: Identified, found: Saturation, theirs: float) -> Identified:
@@ -46,6 +96,8 @@ def _beside(said: Identified, found: Saturation, theirs: float) -> Identified:
 
 def _at_rate(said: Identified, found: Saturation) -> Limit:
     limit, ci95 = said.limit, (60.0 * found.low, 60.0 * found.high)
+    if limit.state == "measured" and limit.family == "token_bucket":
+        return _with_rate(limit, 60.0 * found.rate_per_s, ci95)  # steady others only slow down its refill
     if limit.state == "measured" and limit.rate_per_min and ci95[0] <= limit.rate_per_min <= ci95[1]:
         return _with_rate(limit, limit.rate_per_min, ci95)
     plain = msgspec.structs.replace(

@@ -22,6 +22,7 @@ from analysis.infer import contradicted, infer
 from analysis.promises import of_the_day
 from analysis.recommend import recommend
 from analysis.saturation import SATURATING
+from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
 from redline.saturating import saturate, shared
@@ -155,12 +156,13 @@ class _Run:
         self.verifying_calls += len(self.traffic.attempts) - began
 
     def tell_what_passes(self) -> None:
-        """Measure the rate of a limit that others use, where it was the verification that showed them.
+        """Measure the rate of a limit that others use, or may use, where probing did not show them.
 
         The settings stand: they were verified beside the others.
         """
         known = any(a.phase == SATURATING for a in self.traffic.attempts)
-        if known or not any(finding.kind in SHARED for finding in self.inference.findings):
+        told = any(finding.kind in SHARED for finding in self.inference.findings)
+        if known or self.ended != "completed" or not (told or suspicious(self.inference)):
             return
         self.probe(lambda: saturate(self.prober))
         self.inference = self._inferred()
