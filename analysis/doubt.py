@@ -32,6 +32,7 @@ CLOSE: Final = 0.04  # relative distance of a window from such a one: what other
 NEIGHBOUR: Final = 0.06  # and of one that an exact limiter with an odd window may stand for
 UNSEEN: Final = (0.985, 1.22)  # an edge lies that much below the limit beside others who use up to a fifth of it
 SLOPE: Final = (0.91, 1.08)  # and slopes, which allow for them, are right to so much beyond their own range
+REFUSED_TOO: Final = 1.15  # and so much higher where refused calls count
 EITHER: Final = (0.9, 1.45)  # where either cause may be: replicas that were not filled up look like less than they are
 AGREED: Final = 0.1  # relative difference of two rates that are told as one
 APART: Final = 8.0  # nats by which one cause must explain more than the other to be told alone,
@@ -243,6 +244,8 @@ def _limit_of(doubt: Doubt, agreed: tuple[Shared, ...], exact: Limit) -> Limit:
     rates = [m.rate_per_s * 60.0 for each in agreed for m in doubt.sharing.near(each) if _believed(doubt, m.window_s)]
     factors = SLOPE if len(agreed) == 1 else EITHER
     low, high = factors[0] * min(rates), factors[1] * max(rates)
+    if best.counts_refused:  # what others were refused counts as well
+        high *= REFUSED_TOO
     if best.window_s is None:  # what others use all the time looks like a bucket that refills so much more slowly
         high /= 1.0 - min(max(m.slope.share for each in agreed for m in doubt.sharing.near(each)), MOST_SHARE)
     window_s = best.window_s

@@ -25,12 +25,13 @@ OTHERS: Final = 0.4  # share of the limit that others use, at most: those who us
 FULL: Final = 0.4  # refusals for each call that passed, from which on the limit counts as kept full
 ALIKE: Final = 0.6  # of the longest pause between admissions: so long is the rest of every window
 PAUSE: Final = 0.25  # of a window, at least, nothing passes where it is kept full
+SHORT: Final = 0.1  # of all the time is a pause that no window's rest is
 SINCE: Final = 2.5  # longest pauses since the last one, after which no window is left to end: calls pass one by one
 MOSTLY: Final = 0.5  # of the time has passed since, too: longer pauses come by chance
 BLOCKS: Final = 6  # that such a time is cut into, to see how even it is
 LONGEST: Final = 20.0  # times the usual gap between calls is the longest that the pace made
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
-LOWEST, HIGH = 0.05, 0.85  # quantile of the calls in flight at refusals, and share of the most there were
+LOWEST, HIGH = 0.05, 0.75  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
 FEWEST: Final = 8  # calls that must have passed
 
@@ -76,7 +77,7 @@ def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | N
     marks_s = _marks_s(passed_s, float(sent.sent_s[-1]))
     if len(marks_s) < 2:  # noqa: PLR2004 - what passed between two
         return None
-    if windows and np.diff(passed_s).max() < PAUSE * np.mean(np.diff(marks_s)):
+    if windows and not _by_windows(passed_s, marks_s):
         return None
     during = sent.where((sent.sent_s >= marks_s[0]) & (sent.sent_s < marks_s[-1]))
     passed, refused, failed = (int(np.sum(during.outcome == o)) for o in (ADMITTED, REFUSED, OTHER))
@@ -106,16 +107,24 @@ def _gap_s(sent: Calls, marks_s: Floats) -> float:
 def _marks_s(passed_s: Floats, ended_s: float) -> Floats:
     """Return moments between which as much passed as the limit allows.
 
-    These are the starts of windows, which follow the longest pauses; or even parts of the time since the last pause.
+    These are the starts of windows, which follow the longest pauses; or even parts of the time since the last pause, or
+    of all the time where no pause is long.
     """
-    pauses_s = np.diff(passed_s)
+    pauses_s, whole_s = np.diff(passed_s), ended_s - passed_s[0]
     longest_s = float(pauses_s.max())
     starts_s = passed_s[1:][pauses_s > ALIKE * longest_s]
-    if ended_s - starts_s[-1] > max(SINCE * longest_s, MOSTLY * (ended_s - passed_s[0])):
+    if ended_s - starts_s[-1] > max(SINCE * longest_s, MOSTLY * whole_s):
         return np.linspace(starts_s[-1], passed_s[-1], BLOCKS + 1)
+    if not _by_windows(passed_s, starts_s) and longest_s < SHORT * whole_s:
+        return np.linspace(passed_s[0], passed_s[-1], BLOCKS + 1)
     if len(starts_s) > 1 and ended_s - passed_s[-1] > ALIKE * longest_s:
         starts_s = np.append(starts_s, starts_s[-1] + np.mean(np.diff(starts_s)))  # the last window was used up, too
     return np.asarray(starts_s)
+
+
+def _by_windows(passed_s: Floats, starts_s: Floats) -> bool:
+    """Return whether a good part of the time between these starts is a pause."""
+    return len(starts_s) > 1 and bool(np.diff(passed_s).max() > PAUSE * np.mean(np.diff(starts_s)))
 
 
 def _full_of_calls(calls: Calls) -> bool:
@@ -127,7 +136,10 @@ def _full_of_calls(calls: Calls) -> bool:
     passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
     done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
     height = np.searchsorted(calls.sent_s[passed], calls.sent_s) - np.searchsorted(done_s, calls.sent_s)
-    lowest = float(np.quantile(height[refused], LOWEST))
+    full = refused & (
+        calls.sent_s > calls.sent_s[0] + float(np.nanquantile((calls.done_s - calls.sent_s)[passed], 0.9))
+    )
+    lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
     if lowest > 1.0 and lowest > HIGH * float(height.max()):
         return True
     trip_s = float(np.nanmedian((calls.done_s - calls.sent_s)[refused]))

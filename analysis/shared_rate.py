@@ -12,13 +12,14 @@ from analysis.conclude import SHARED
 from analysis.doubt import COMMON_WINDOWS_S
 from analysis.result import Finding
 from analysis.saturation import OTHERS
+from mock_server.limits import SlidingCounter
 
 if TYPE_CHECKING:
     from analysis.estimate import Identified, Inference
     from analysis.result import Limit
     from analysis.saturation import Saturation
 
-CAUSES: Final = SHARED | {"drift", "random"}  # findings that say what disturbs a record
+SEEN: Final = 0.01  # weight of an explanation that is allowed for
 SLACK: Final = 0.02  # by which two rates may differ
 MANY: Final = 2.0  # roots of their mean, by which there may be more
 REASON: Final = (
@@ -29,13 +30,14 @@ REASON: Final = (
 def suspicious(said: Inference) -> bool:
     """Return whether others on the quota may hide behind what is told, though no answer contradicts it.
 
-    What they use steadily makes a bucket refill the more slowly; and what disturbs a record a little is explained by
-    windows of lengths that nobody would choose.
+    What they use steadily makes a bucket refill the more slowly, and two of its refills look like a counter whose
+    window nobody would choose; those who come or go look like a limit that moved. Other windows are contradicted soon.
     """
-    limit = _only(said)
-    if limit is None or limit.state != "measured" or any(finding.kind in CAUSES for finding in said.findings):
+    limit, kinds = _only(said), {finding.kind for finding in said.findings}
+    if limit is None or limit.state != "measured" or kinds & {*SHARED, "random"}:
         return False
-    return limit.window_s is None or limit.window_s not in COMMON_WINDOWS_S
+    odd = limit.family == "sliding_counter" and limit.window_s not in COMMON_WINDOWS_S
+    return limit.window_s is None or odd or "drift" in kinds
 
 
 def beside_others(said: Inference, found: Saturation) -> Inference:
@@ -44,20 +46,30 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
     They do where they were told, or where what passed contradicts what is told.
     """
     limit = _only(said)
-    if limit is None or limit.state not in {"measured", "unresolved"} or _moved(said):
+    if limit is None or limit.state not in {"measured", "unresolved"}:
         return said
     findings = said.findings
     if not any(finding.kind in SHARED for finding in findings):
         if not suspicious(said) or _agrees(limit, found):
             return said
         findings = (*findings, _hidden(limit, found))
+    elif findings[0].kind == "drift":  # the rate may have been another one before
+        return said
+    found = replace(found, high=found.high * _kept_back(said))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
     identified = tuple(_beside(each, found, theirs) for each in said.identified)
     return replace(said, identified=identified, findings=findings)
 
 
-def _moved(said: Inference) -> bool:
-    return bool(said.findings) and said.findings[0].kind == "drift"
+def _kept_back(said: Inference) -> float:
+    """Return how many times as much may be allowed as passes: a counter of k calls lets in k - 1 when it is kept full.
+
+    What fades of its last window leaves no room for a whole call until the next one begins.
+    """
+    places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
+    (particles,) = (each.particles for each in said.identified if each.limit.metric == "requests")
+    each = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
+    return max((k / max(k - 1.0, 0.5 * k) for k in each), default=1.0)
 
 
 def _only(said: Inference) -> Limit | None:

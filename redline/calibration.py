@@ -25,7 +25,7 @@ from analysis.saturation import SATURATING
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
-from redline.saturating import saturate, shared
+from redline.saturating import CHECK_S, saturate, shared
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
@@ -164,7 +164,14 @@ class _Run:
         told = any(finding.kind in SHARED for finding in self.inference.findings)
         if known or self.ended != "completed" or not (told or suspicious(self.inference)):
             return
-        self.probe(lambda: saturate(self.prober))
+        try:
+            if told:
+                saturate(self.prober)
+            else:
+                bucket = self.prober.fit.best is not None and self.prober.fit.best.window_s is None
+                saturate(self.prober, longest_s=CHECK_S, memory_s=0.0 if bucket else None)
+        except BudgetEndedError:
+            return  # what is known already is complete
         self.inference = self._inferred()
 
     def _keep_to_the_day(self) -> None:

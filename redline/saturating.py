@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from redline.traffic import ADMITTED, REFUSED
 
 if TYPE_CHECKING:
     from redline.prober import Prober
+    from redline.traffic import Attempt
 
 PACE: Final = (4.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
 FEW_PER_S: Final = 15.0  # calls a second, up to which they are few
@@ -23,11 +24,13 @@ FASTER: Final = 1.6  # times as many are sent where fewer are refused than pass,
 SLOWER: Final = 0.6  # and from half of the most calls on
 MOST_CALLS: Final = 25_000
 LONGEST_S: Final = 280.0  # a minute until it is full for sure, then three windows of one, and what is left of one
+CHECK_S: Final = 120.0  # and where nothing but a check is wanted
 SETTLED: Final = (1.1, 66.0)  # windows, and seconds at most, after which the limit remembers no other pace
 SETTLING: Final = 0.5  # times the pace is enough until then
 FIRST_S: Final = 3.0  # how long the first stretch lasts; each later one lasts as long as all before it,
 LAST_S: Final = 20.0  # or so long
-SILENT: Final = 1.5  # windows, and the longest stretch, in which some call must have passed
+SILENT: Final = 1.5  # windows, and the longest stretch, after which
+DRY: Final = 0.3  # of what was expected must have passed
 BELOW: Final = 0.7  # of the calls in flight that are known to pass: others hold places, too
 NARROW: Final = 0.04  # relative error of what passed that is enough
 
@@ -38,9 +41,14 @@ def shared(prober: Prober) -> bool:
     return fit.best is not None and fit.misfit.kind() in SHARED and not by_chance(fit)
 
 
-def saturate(prober: Prober) -> None:
-    """Keep the limit full until what passes is known, or for as long as three windows of a minute would take."""
-    _Saturating(prober, prober.traffic.now_s(), len(prober.traffic.attempts), _pace_per_s(prober), _cap(prober)).run()
+def saturate(prober: Prober, *, longest_s: float = LONGEST_S, memory_s: float | None = None) -> None:
+    """Keep the limit full until what passes is known, or for as long as three windows of a minute would take.
+
+    ``memory_s``: for how long the limit is known to remember what was sent (None: as long as the best one does).
+    """
+    if memory_s is None:  # after that, what passes is what it lets in
+        memory_s = min(SETTLED[0] * prober.window_guess_s(), SETTLED[1])
+    _Saturating(prober, longest_s, memory_s, _pace_per_s(prober), _cap(prober)).run()
     # Its answers are in, and what it spent is given back, before anything else is sent.
     prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.window_guess_s(), SILENCE_S))
 
@@ -48,12 +56,17 @@ def saturate(prober: Prober) -> None:
 @dataclass(slots=True)
 class _Saturating:
     prober: Prober
-    began_s: float
-    first: int  # of its attempts
+    longest_s: float
+    memory_s: float
     pace_per_s: float
     cap: int | None  # calls in flight at most
+    began_s: float = field(init=False)
+    first: int = field(init=False)  # of its attempts
     full_s: float | None = None  # when the limit was first full
     slower: bool = False
+
+    def __post_init__(self) -> None:
+        self.began_s, self.first = self.prober.traffic.now_s(), len(self.prober.traffic.attempts)
 
     def run(self) -> None:
         lasts_s = FIRST_S
@@ -66,18 +79,21 @@ class _Saturating:
     def _over(self) -> bool:
         traffic = self.prober.traffic
         sent = traffic.attempts[self.first :]
-        if self._lasted_s() > LONGEST_S or len(sent) > MOST_CALLS:
+        if self._lasted_s() > self.longest_s or len(sent) > MOST_CALLS:
             return True
-        passed_s = max((a.sent_s for a in sent if a.outcome != REFUSED), default=self.began_s)
-        if traffic.now_s() - passed_s > SILENT * self.prober.window_guess_s() + LAST_S:
-            return True  # refused calls count
+        if self._counts_refused(sent):
+            return True
         answer_s = self.prober.answer_s()
         found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s))
-        return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self._memory_s()
+        return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self.memory_s
 
-    def _memory_s(self) -> float:
-        """Return for how long the limit remembers what was sent: after that, what passes is what it lets in."""
-        return min(SETTLED[0] * self.prober.window_guess_s(), SETTLED[1])
+    def _counts_refused(self, sent: list[Attempt]) -> bool:
+        """Return whether next to nothing has passed since the limit was full: a limit that counts refused calls is."""
+        if self.full_s is None:
+            return False
+        lasted_s = self.prober.traffic.now_s() - self.full_s
+        passed = sum(a.outcome != REFUSED and a.sent_s > self.full_s for a in sent)
+        return lasted_s > SILENT * self.memory_s + LAST_S and passed < DRY * self.pace_per_s / PACE[1] * lasted_s
 
     def _lasted_s(self) -> float:
         return self.prober.traffic.now_s() - self.began_s
@@ -85,7 +101,7 @@ class _Saturating:
     def _stretch(self, lasts_s: float) -> None:
         """Send for so long, and until the limit is full for sure at first."""
         traffic, phase = self.prober.traffic, SATURATED
-        settled_s = None if self.full_s is None else self.full_s + self._memory_s() - traffic.now_s()
+        settled_s = None if self.full_s is None else self.full_s + self.memory_s - traffic.now_s()
         if settled_s is None or settled_s > 0.0:
             phase, lasts_s = SATURATING, settled_s or lasts_s
         pace_per_s = self.pace_per_s * (SETTLING if phase == SATURATING else 1.0)

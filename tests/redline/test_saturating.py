@@ -1,0 +1,186 @@
+"""Others on the quota: the limit is kept full until what passes tells its rate, and they show where they had not."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from analysis.estimate import Identified, Inference
+from analysis.result import Finding, Limit
+from analysis.saturation import SATURATED, SATURATING, Saturation
+from analysis.shared_rate import beside_others, suspicious
+from analysis.virtual import Background, Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.prober import Prober
+from redline.saturating import MOST_CALLS, saturate, shared
+from redline.simulated import SimulatedTraffic
+
+if TYPE_CHECKING:
+    from mock_server.limits import Spec
+
+BUCKET = limits.TokenBucket(5.0, 30.0)
+
+
+def calibrated(
+    spec: Spec, others: Background | None, seed: int = 1, most: int = 50_000
+) -> tuple[Calibration, SimulatedTraffic]:
+    """Calibrate behind one limit that others may use, too."""
+    world = World((VirtualLimit("requests", spec),), Network(0.02, 0.02), Service(0.4, 0.3), background=others)
+    traffic = SimulatedTraffic(world, seed=seed, max_requests=most)
+    return calibrate(traffic, CalibrationOptions(seed=seed)), traffic
+
+
+def findings(found: Calibration) -> set[str]:
+    """Return the kinds of what was found."""
+    return {finding.kind for finding in found.inference.findings}
+
+
+def kept_full(traffic: SimulatedTraffic) -> int:
+    """Return how many calls were sent to keep the limit full."""
+    return sum(a.phase in {SATURATING, SATURATED} for a in traffic.attempts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "others"),
+    [
+        (BUCKET, Background(1.5)),
+        pytest.param(limits.SlidingLog(60, 10.0), Background(1.8, group=9), marks=pytest.mark.acceptance),
+        pytest.param(limits.SlidingCounter(60, 10.0), Background(1.8), marks=pytest.mark.acceptance),
+        pytest.param(limits.AnchoredWindow(60, 10.0), Background(0.6, group=3), marks=pytest.mark.acceptance),
+    ],
+)
+def test_the_whole_limit_is_told_beside_others(spec: Spec, others: Background) -> None:
+    """Not what they leave: a bucket of 5 a second of which they use 1.5 looks like one of 3.5."""
+    found, traffic = calibrated(spec, others)
+    limit = found.inference.identified[0].limit
+    true_per_min = 300.0 if spec is BUCKET else 360.0
+    assert limit.state == "measured"
+    assert limit.rate_per_min_ci95 is not None
+    low, high = limit.rate_per_min_ci95
+    assert low <= true_per_min <= high
+    assert high / low < 1.6
+    assert "background" in findings(found)
+    assert 0 < kept_full(traffic) < MOST_CALLS
+
+
+def test_a_bucket_of_our_own_is_told_exactly() -> None:
+    """It is looked whether others hide behind it, once the settings hold; none do."""
+    found, traffic = calibrated(BUCKET, None)
+    limit = found.inference.identified[0].limit
+    assert limit.family == "token_bucket"
+    assert limit.rate_per_min == pytest.approx(300.0, rel=0.01)
+    assert not findings(found) & {"background", "replicas", "drift"}
+    first = next(k for k, a in enumerate(traffic.attempts) if a.phase in {SATURATING, SATURATED})
+    assert traffic.attempts[first - 1].phase.startswith("verify")
+
+
+def test_a_budget_that_ends_in_this_check_takes_nothing_away() -> None:
+    """What was known and verified before it stands."""
+    whole, traffic = calibrated(BUCKET, None)
+    cut, _ = calibrated(BUCKET, None, most=len(traffic.attempts) - kept_full(traffic) + 20)
+    assert (cut.ended, cut.settings) == (whole.ended, whole.settings)
+    assert cut.verification == whole.verification
+
+
+def test_a_window_that_people_choose_is_not_checked() -> None:
+    """Others show in it without that."""
+    _, traffic = calibrated(limits.FixedWindow(60, 10.0), None)
+    assert kept_full(traffic) == 0
+
+
+def probed(spec: Spec, *more: VirtualLimit) -> Prober:
+    """Probe a limit, and stop there."""
+    world = World((VirtualLimit("requests", spec), *more), Network(0.02, 0.02), Service(0.4, 0.3))
+    prober = Prober(SimulatedTraffic(world, seed=2, max_requests=100_000), CalibrationOptions(seed=2), lambda _: None)
+    prober.run()
+    return prober
+
+
+def test_nothing_is_sent_in_vain_where_refused_calls_count() -> None:
+    """Then nothing passes while more is sent: it ends after a window and a half, and the longest stretch."""
+    prober = probed(limits.SlidingLog(10, 5.0, count_refused=True))
+    began_s = prober.traffic.now_s()
+    saturate(prober)
+    assert prober.traffic.now_s() - began_s < 60.0
+
+
+def test_calls_in_flight_stay_below_their_own_limit() -> None:
+    """What is refused is the rate's doing."""
+    prober = probed(limits.FixedWindow(60, 10.0), VirtualLimit("concurrency", limits.Concurrency(12)))
+    assert prober.fit.concurrency == 12
+    first = len(prober.traffic.attempts)
+    saturate(prober)
+    sent = prober.traffic.attempts[first:]
+    out = [sum(b.sent_s <= a.sent_s < b.done_s for b in sent) for a in sent]
+    assert max(out) <= 8
+    assert sum(a.status == 429 for a in sent) > 20
+
+
+def test_a_clean_record_is_shared_with_nobody() -> None:
+    """No answer contradicts it."""
+    assert not shared(probed(limits.FixedWindow(60, 10.0)))
+
+
+def said(limit: Limit, *kinds: str) -> Inference:
+    """Say one thing."""
+    told = tuple(Finding(kind=kind, value=None) for kind in kinds)
+    return Inference((Identified(limit),), told, 0.01, None)
+
+
+FOUND = Saturation(rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0)
+COUNTER = Limit(
+    metric="requests", state="measured", family="sliding_counter", limit=20.0, window_s=17.3,
+    rate_per_min=69.4, rate_per_min_ci95=(69.0, 69.8), burst=20.0,
+)  # fmt: skip
+
+
+def test_what_contradicts_a_limit_is_told_with_the_rate_that_passed() -> None:
+    """As others on the quota, with neither family nor window."""
+    told = beside_others(said(COUNTER), FOUND)
+    limit = told.identified[0].limit
+    assert suspicious(said(COUNTER))
+    assert [finding.kind for finding in told.findings] == ["background"]
+    assert told.findings[0].value == pytest.approx(1.0 - 69.4 / 120.0)
+    assert (limit.family, limit.window_s, limit.limit) == (None, None, None)
+    assert limit.rate_per_min == pytest.approx(120.0)
+    assert limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+
+
+@pytest.mark.parametrize(
+    "inference",
+    [
+        said(COUNTER, "random"),
+        said(Limit(metric="requests", state="at_least", rate_per_min=30.0)),
+        said(Limit(metric="requests", state="random")),
+        Inference((Identified(COUNTER), Identified(COUNTER)), (), 0.01, None),
+    ],
+)
+def test_what_it_says_nothing_about_stays(inference: Inference) -> None:
+    """Refusals by chance, limits that were not met, and two at once."""
+    assert not suspicious(inference)
+    assert beside_others(inference, FOUND) == inference
+
+
+def test_a_number_that_agrees_keeps_its_family() -> None:
+    """With the interval of what passed, and of the calls in a window; never without the number itself."""
+    fixed = Limit(
+        metric="requests", state="measured", family="fixed_window", limit=19.0, limit_ci95=(18.0, 21.0), window_s=10.0,
+        window_s_ci95=(9.9, 10.1), rate_per_min=114.2, rate_per_min_ci95=(104.0, 123.0), burst=19.0,
+    )  # fmt: skip
+    limit = beside_others(said(fixed, "background"), FOUND).identified[0].limit
+    assert (limit.family, limit.window_s, limit.rate_per_min) == ("fixed_window", 10.0, 114.2)
+    assert limit.limit_ci95 == (18.0, 22.0)
+    assert limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+
+
+def test_a_counter_may_keep_a_call_back() -> None:
+    """Of three calls it lets in two a window while it is kept full."""
+    small = Identified(COUNTER, ((1.0, limits.SlidingCounter(3.0, 1.5, 0.0)),))
+    plain = said(COUNTER, "background")
+    wide = beside_others(Inference((small,), plain.findings, 0.01, None), FOUND).identified[0].limit.rate_per_min_ci95
+    assert wide is not None
+    assert wide[1] == pytest.approx(1.5 * 132.0)
+    assert math.isclose(wide[0], 114.0)
