@@ -80,11 +80,8 @@ def _only(said: Inference) -> Limit | None:
 
 def _agrees(limit: Limit, found: Saturation) -> bool:
     """Return whether so much would pass. A counter of few calls that is kept full lets in up to one a window less."""
-    if limit.rate_per_min_ci95 is None:
-        return True
-    low, high = limit.rate_per_min_ci95
-    less = 60.0 / limit.window_s if limit.window_s else 0.0
-    return 60.0 * found.low <= (1.0 + SLACK) * high and low <= (1.0 + SLACK) * 60.0 * found.high + less
+    per_min, less = limit.rate_per_min or 0.0, 60.0 / limit.window_s if limit.window_s else 0.0
+    return 60.0 * found.low <= (1.0 + SLACK) * per_min and per_min <= (1.0 + SLACK) * 60.0 * found.high + less
 
 
 def _hidden(limit: Limit, found: Saturation) -> Finding:
