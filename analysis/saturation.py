@@ -136,9 +136,10 @@ def _full_of_calls(calls: Calls) -> bool:
     passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
     done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
     height = np.searchsorted(calls.sent_s[passed], calls.sent_s) - np.searchsorted(done_s, calls.sent_s)
-    full = refused & (
-        calls.sent_s > calls.sent_s[0] + float(np.nanquantile((calls.done_s - calls.sent_s)[passed], 0.9))
-    )
+    took_s = (calls.done_s - calls.sent_s)[passed & np.isfinite(calls.done_s)]
+    if len(took_s) == 0:  # answers take longer than this
+        return False
+    full = refused & (calls.sent_s > calls.sent_s[0] + float(np.quantile(took_s, 0.9)))
     lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
     if lowest > 1.0 and lowest > HIGH * float(height.max()):
         return True

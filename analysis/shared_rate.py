@@ -10,13 +10,12 @@ import msgspec
 
 from analysis.conclude import SHARED
 from analysis.doubt import COMMON_WINDOWS_S
-from analysis.result import Finding
+from analysis.result import Finding, Limit
 from analysis.saturation import OTHERS
 from mock_server.limits import SlidingCounter
 
 if TYPE_CHECKING:
     from analysis.estimate import Identified, Inference
-    from analysis.result import Limit
     from analysis.saturation import Saturation
 
 SEEN: Final = 0.01  # weight of an explanation that is allowed for
@@ -31,34 +30,43 @@ def suspicious(said: Inference) -> bool:
     """Return whether others on the quota may hide behind what is told, though no answer contradicts it.
 
     What they use steadily makes a bucket refill the more slowly, and two of its refills look like a counter whose
-    window nobody would choose; those who come or go look like a limit that moved. Other windows are contradicted soon.
+    window nobody would choose; those who come or go look like a limit that moved, or like two. Other windows are
+    contradicted soon.
     """
-    limit, kinds = _only(said), {finding.kind for finding in said.findings}
-    if limit is None or limit.state != "measured" or kinds & {*SHARED, "random"}:
+    requests, kinds = _requests(said), {finding.kind for finding in said.findings}
+    if not requests or any(x.state != "measured" for x in requests) or kinds & {*SHARED, "random"}:
         return False
-    odd = limit.family == "sliding_counter" and limit.window_s not in COMMON_WINDOWS_S
-    return limit.window_s is None or odd or "drift" in kinds
+    odd = [x for x in requests if x.window_s not in COMMON_WINDOWS_S]
+    if len(requests) == 1:
+        odd = [x for x in odd if x.family in {"token_bucket", "leaky_queue", "sliding_counter"}]
+    return bool(odd) or "drift" in kinds
 
 
 def beside_others(said: Inference, found: Saturation) -> Inference:
     """Return what is said with the rate that was ``found``, where others or servers that count apart use the limit.
 
-    They do where they were told, or where what passed contradicts what is told.
+    They do where they were told, or where what passed contradicts what is told. Two limits that it contradicts are one.
     """
-    limit = _only(said)
-    if limit is None or limit.state not in {"measured", "unresolved"}:
+    requests = _requests(said)
+    if not requests or any(x.state not in {"measured", "unresolved"} for x in requests):
         return said
-    findings = said.findings
+    lowest, findings = min(requests, key=lambda x: x.rate_per_min or 0.0), said.findings
     if not any(finding.kind in SHARED for finding in findings):
-        if not suspicious(said) or _agrees(limit, found):
+        if not suspicious(said) or _agrees(lowest, found):
             return said
-        findings = (*findings, _hidden(limit, found))
-    elif findings[0].kind == "drift":  # the rate may have been another one before
+        findings = (*findings, _hidden(lowest, found))
+    elif findings[0].kind == "drift" or len(requests) > 1:  # the rate may have been another one before
         return said
     found = replace(found, high=found.high * _kept_back(said))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
-    identified = tuple(_beside(each, found, theirs) for each in said.identified)
+    kept = [x for x in said.identified if x.limit.metric != "requests" or x.limit is lowest]
+    identified = tuple(_beside(each, found, theirs, alone=len(requests) == 1) for each in kept)
     return replace(said, identified=identified, findings=findings)
+
+
+def _requests(said: Inference) -> list[Limit]:
+    """Return the limits on requests."""
+    return [each.limit for each in said.identified if each.limit.metric == "requests"]
 
 
 def _kept_back(said: Inference) -> float:
@@ -67,15 +75,9 @@ def _kept_back(said: Inference) -> float:
     What fades of its last window leaves no room for a whole call until the next one begins.
     """
     places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
-    (particles,) = (each.particles for each in said.identified if each.limit.metric == "requests")
-    each = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
-    return max((k / max(k - 1.0, 0.5 * k) for k in each), default=1.0)
-
-
-def _only(said: Inference) -> Limit | None:
-    """Return the limit on requests; None where there are two."""
-    requests = [each.limit for each in said.identified if each.limit.metric == "requests"]
-    return requests[0] if len(requests) == 1 else None
+    particles = [each for limit in said.identified if limit.limit.metric == "requests" for each in limit.particles]
+    sizes = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
+    return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
 
 
 def _agrees(limit: Limit, found: Saturation) -> bool:
@@ -92,10 +94,12 @@ def _hidden(limit: Limit, found: Saturation) -> Finding:
     return Finding(kind="background", value=share, ci95=(0.0, min(1.5 * share, OTHERS)), text=f"{text}: others use it")
 
 
-def _beside(said: Identified, found: Saturation, theirs: float) -> Identified:
-    """Return what is said of one limit. ``theirs``: calls of others that may be in flight, on average."""
+def _beside(said: Identified, found: Saturation, theirs: float, *, alone: bool) -> Identified:
+    """Return what is said of one limit. ``theirs``: calls of others in flight; ``alone``: it was told so."""
     if said.limit.metric == "requests":
-        return replace(said, limit=_at_rate(said, found))
+        ci95 = (60.0 * found.low, 60.0 * found.high)
+        limit = _at_rate(said.limit, 60.0 * found.rate_per_s, ci95) if alone else None
+        return replace(said, limit=limit or _with_rate(_plain(said.limit), 60.0 * found.rate_per_s, ci95))
     if said.limit.metric != "concurrency" or said.limit.state != "measured" or said.limit.limit_ci95 is None:
         return said
     low, high = said.limit.limit_ci95
@@ -103,29 +107,18 @@ def _beside(said: Identified, found: Saturation, theirs: float) -> Identified:
     return replace(said, limit=msgspec.structs.replace(said.limit, limit_ci95=ci95))
 
 
-def _at_rate(said: Identified, found: Saturation) -> Limit:
-    limit, ci95 = said.limit, (60.0 * found.low, 60.0 * found.high)
-    if limit.state == "measured" and limit.family == "token_bucket":
-        return _with_rate(limit, 60.0 * found.rate_per_s, ci95)  # steady others only slow down its refill
-    if limit.state == "measured" and limit.rate_per_min and ci95[0] <= limit.rate_per_min <= ci95[1]:
-        return _with_rate(limit, limit.rate_per_min, ci95)
-    plain = msgspec.structs.replace(
-        limit,
-        state="measured",
-        family=None,
-        family_probability=None,
-        also_possible=(),
-        limit=None,
-        limit_ci95=None,
-        window_s=None,
-        window_s_ci95=None,
-        phase_s=None,
-        burst=None,
-        burst_ci95=None,
-        counts_refused=None,
-        reason=REASON,
-    )
-    return _with_rate(plain, 60.0 * found.rate_per_s, ci95)
+def _at_rate(limit: Limit, per_min: float, ci95: tuple[float, float]) -> Limit | None:
+    """Return a limit that the rate which was found leaves as it is, or almost; None where it does not."""
+    if limit.state != "measured" or not limit.rate_per_min:
+        return None
+    if limit.family == "token_bucket":
+        return _with_rate(limit, per_min, ci95)  # steady others only slow down its refill
+    return _with_rate(limit, limit.rate_per_min, ci95) if ci95[0] <= limit.rate_per_min <= ci95[1] else None
+
+
+def _plain(limit: Limit) -> Limit:
+    """Return a measured limit of which nothing is known but its rate."""
+    return Limit(metric=limit.metric, state="measured", declared_limit=limit.declared_limit, reason=REASON)
 
 
 def _with_rate(limit: Limit, per_min: float, ci95: tuple[float, float]) -> Limit:

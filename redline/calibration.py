@@ -25,7 +25,7 @@ from analysis.saturation import SATURATING
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
-from redline.saturating import CHECK_S, saturate, shared
+from redline.saturating import CHECK_S, SETTLED, saturate, shared
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
@@ -166,10 +166,10 @@ class _Run:
             return
         try:
             if told:
-                saturate(self.prober)
+                saturate(self.prober, memory_s=SETTLED[1])  # what refused it may count over longer than what is known
             else:
-                bucket = self.prober.fit.best is not None and self.prober.fit.best.window_s is None
-                saturate(self.prober, longest_s=CHECK_S, memory_s=0.0 if bucket else None)
+                windows_s = [x.limit.window_s or 0.0 for x in self.inference.identified if x.limit.metric == "requests"]
+                saturate(self.prober, longest_s=CHECK_S, memory_s=min(SETTLED[0] * max(windows_s), SETTLED[1]))
         except BudgetEndedError:
             return  # what is known already is complete
         self.inference = self._inferred()

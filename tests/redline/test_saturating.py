@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from analysis.estimate import Identified, Inference
@@ -155,13 +156,28 @@ def test_what_contradicts_a_limit_is_told_with_the_rate_that_passed() -> None:
         said(COUNTER, "random"),
         said(Limit(metric="requests", state="at_least", rate_per_min=30.0)),
         said(Limit(metric="requests", state="random")),
-        Inference((Identified(COUNTER), Identified(COUNTER)), (), 0.01, None),
     ],
 )
 def test_what_it_says_nothing_about_stays(inference: Inference) -> None:
-    """Refusals by chance, limits that were not met, and two at once."""
+    """Refusals by chance, and limits that were not met."""
     assert not suspicious(inference)
     assert beside_others(inference, FOUND) == inference
+
+
+def test_two_limits_that_do_not_let_so_much_through_are_one() -> None:
+    """Two of which the lower one lets that much through stay."""
+    slow = msgspec.structs.replace(COUNTER, rate_per_min=63.0)
+    fast = msgspec.structs.replace(COUNTER, rate_per_min=400.0)
+    two = Inference((Identified(fast), Identified(slow)), (), 0.01, None)
+    assert suspicious(two)
+    told = beside_others(two, FOUND)
+    assert [(x.limit.metric, x.limit.family, x.limit.rate_per_min) for x in told.identified] == [
+        ("requests", None, 120.0)
+    ]
+    right = Inference(
+        (two.identified[0], Identified(msgspec.structs.replace(COUNTER, rate_per_min=121.0))), (), 0.01, None
+    )
+    assert beside_others(right, FOUND) == right
 
 
 def test_a_number_that_agrees_keeps_its_family() -> None:
