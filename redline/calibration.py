@@ -21,11 +21,10 @@ from analysis.conclude import SHARED
 from analysis.infer import contradicted, infer
 from analysis.promises import of_the_day
 from analysis.recommend import recommend
-from analysis.saturation import SATURATING
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
-from redline.saturating import CHECK_S, SETTLED, saturate, shared
+from redline.saturating import CHECK_S, LONGEST_S, SETTLED, saturate
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress
@@ -68,10 +67,9 @@ def calibrate(
         run.probe(tokens.run)
     else:
         run.probe(lambda: probe_further(run.prober, pair))
-    if shared(run.prober):
-        run.probe(lambda: saturate(run.prober))
     run.conclude()
     if run.settings is None or not options.verify:
+        run.tell_what_passes(check=False)
         return run.calibration()
     told = any(finding.kind != "retry_delay" for finding in run.inference.findings)
     # Two that were suspected while one was little known may have been one, and its verification meets the other.
@@ -84,7 +82,7 @@ def calibrate(
         run.conclude()
         if run.settings is not None:
             run.verify()
-    run.tell_what_passes()
+    run.tell_what_passes(check=True)
     return run.calibration()
 
 
@@ -155,23 +153,22 @@ class _Run:
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
 
-    def tell_what_passes(self) -> None:
-        """Measure the rate of a limit that others use, or may use, where probing did not show them.
+    def tell_what_passes(self, *, check: bool) -> None:
+        """Measure the rate of a limit that others use; ``check``: also look for others who may hide behind it.
 
-        The settings stand: they were verified beside the others.
+        It comes last: the settings stand, since they were verified beside the others, and so does what is known where a
+        budget ends this.
         """
-        known = any(a.phase == SATURATING for a in self.traffic.attempts)
         told = any(finding.kind in SHARED for finding in self.inference.findings)
-        if known or self.ended != "completed" or not (told or suspicious(self.inference)):
+        if self.ended == "budget" or not (told or (check and suspicious(self.inference))):
             return
+        # What refused a verification may count over longer than what is known.
+        windows_s = [x.limit.window_s or 0.0 for x in self.inference.identified if x.limit.metric == "requests"]
+        memory_s = SETTLED[1] if told else min(SETTLED[0] * max(windows_s), SETTLED[1])
         try:
-            if told:
-                saturate(self.prober, memory_s=SETTLED[1])  # what refused it may count over longer than what is known
-            else:
-                windows_s = [x.limit.window_s or 0.0 for x in self.inference.identified if x.limit.metric == "requests"]
-                saturate(self.prober, longest_s=CHECK_S, memory_s=min(SETTLED[0] * max(windows_s), SETTLED[1]))
+            saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else CHECK_S)
         except BudgetEndedError:
-            return  # what is known already is complete
+            return
         self.inference = self._inferred()
 
     def _keep_to_the_day(self) -> None:

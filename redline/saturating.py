@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis.calls import SILENCE_S, Calls
-from analysis.chance import by_chance
-from analysis.conclude import SHARED, SURE_ODDS
+from analysis.conclude import SURE_ODDS
 from analysis.saturation import SATURATED, SATURATING, saturation
 from redline import probing
 from redline.traffic import ADMITTED, REFUSED
@@ -35,19 +34,11 @@ BELOW: Final = 0.7  # of the calls in flight that are known to pass: others hold
 NARROW: Final = 0.04  # relative error of what passed that is enough
 
 
-def shared(prober: Prober) -> bool:
-    """Return whether others on the quota, or servers that count apart, disturb what single answers tell of it."""
-    fit = prober.fit
-    return fit.best is not None and fit.misfit.kind() in SHARED and not by_chance(fit)
-
-
-def saturate(prober: Prober, *, longest_s: float = LONGEST_S, memory_s: float | None = None) -> None:
+def saturate(prober: Prober, *, memory_s: float, longest_s: float = LONGEST_S) -> None:
     """Keep the limit full until what passes is known, or for as long as three windows of a minute would take.
 
-    ``memory_s``: for how long the limit is known to remember what was sent (None: as long as the best one does).
+    ``memory_s``: for how long the limit may remember what was sent before: after that, what passes is what it lets in.
     """
-    if memory_s is None:  # after that, what passes is what it lets in
-        memory_s = min(SETTLED[0] * prober.window_guess_s(), SETTLED[1])
     _Saturating(prober, longest_s, memory_s, _pace_per_s(prober), _cap(prober)).run()
     # Its answers are in, and what it spent is given back, before anything else is sent.
     prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.window_guess_s(), SILENCE_S))

@@ -16,7 +16,7 @@ from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
-from redline.saturating import MOST_CALLS, saturate, shared
+from redline.saturating import MOST_CALLS, saturate
 from redline.simulated import SimulatedTraffic
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_nothing_is_sent_in_vain_where_refused_calls_count() -> None:
     """Then nothing passes while more is sent: it ends after a window and a half, and the longest stretch."""
     prober = probed(limits.SlidingLog(10, 5.0, count_refused=True))
     began_s = prober.traffic.now_s()
-    saturate(prober)
+    saturate(prober, memory_s=12.0)
     assert prober.traffic.now_s() - began_s < 60.0
 
 
@@ -113,16 +113,11 @@ def test_calls_in_flight_stay_below_their_own_limit() -> None:
     prober = probed(limits.FixedWindow(60, 10.0), VirtualLimit("concurrency", limits.Concurrency(12)))
     assert prober.fit.concurrency == 12
     first = len(prober.traffic.attempts)
-    saturate(prober)
+    saturate(prober, memory_s=12.0)
     sent = prober.traffic.attempts[first:]
     out = [sum(b.sent_s <= a.sent_s < b.done_s for b in sent) for a in sent]
     assert max(out) <= 8
     assert sum(a.status == 429 for a in sent) > 20
-
-
-def test_a_clean_record_is_shared_with_nobody() -> None:
-    """No answer contradicts it."""
-    assert not shared(probed(limits.FixedWindow(60, 10.0)))
 
 
 def said(limit: Limit, *kinds: str) -> Inference:
