@@ -147,7 +147,7 @@ def explanation(limit: Limit) -> str:
         return "A call is refused while this many others are on the server; how long they take does not matter."
     how = _HOW.get(limit.family or "")
     if how is None:
-        return ""
+        return (sentence(limit.reason) if limit.reason else "") + _named(limit)
     rate = number(limit.rate_per_min / 60.0) if limit.rate_per_min else NONE
     start = _start(limit)
     text = how.format(window=seconds(limit.window_s), rate=rate, burst=number(limit.burst), start=start)

@@ -72,16 +72,16 @@ class _Saturating:
         sent = traffic.attempts[self.first :]
         if self._lasted_s() > self.longest_s or len(sent) > MOST_CALLS:
             return True
-        if self._counts_refused(sent):
+        if self._in_vain(sent):
             return True
         answer_s = self.prober.answer_s()
         found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s))
         return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self.memory_s
 
-    def _counts_refused(self, sent: list[Attempt]) -> bool:
-        """Return whether next to nothing has passed since the limit was full: a limit that counts refused calls is."""
-        if self.full_s is None:
-            return False
+    def _in_vain(self, sent: list[Attempt]) -> bool:
+        """Return whether next to nothing has passed since the limit was full, as where refused calls count."""
+        if self.full_s is None:  # and a bound on the pace may keep it from ever being full
+            return self._lasted_s() > SILENT * self.memory_s + LAST_S
         lasted_s = self.prober.traffic.now_s() - self.full_s
         passed = sum(a.outcome != REFUSED and a.sent_s > self.full_s for a in sent)
         return lasted_s > SILENT * self.memory_s + LAST_S and passed < DRY * self.pace_per_s / PACE[1] * lasted_s

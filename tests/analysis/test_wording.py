@@ -75,3 +75,9 @@ def test_calls_that_are_paced_may_still_overlap() -> None:
     settings = recommend(found, max_throttled=0.001)
     assert settings is not None
     assert "evenly spaced" in wording.setting(msgspec.structs.replace(settings, burst=1.0, max_concurrency=12))
+
+
+def test_a_rate_alone_says_why_no_more_is_known() -> None:
+    """Beside others on the quota a family is not told."""
+    limit = Limit(metric="requests", state="measured", rate_per_min=300.0, reason="others hide the rest")
+    assert wording.explanation(limit) == "Others hide the rest."
