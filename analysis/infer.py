@@ -42,7 +42,7 @@ def infer(calls: Calls) -> Inference:
     """
     evidence = without_saturation(calls)
     said = _inferred(evidence.set_aside(of_the_day(evidence)))
-    said = with_promises(said, evidence, evidence.where(~_verifying(evidence)[0]))
+    said = with_promises(said, calls, evidence.where(~_verifying(evidence)[0]))
     found = saturation(calls)
     return said if found is None else beside_others(said, found)
 

@@ -72,7 +72,7 @@ def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | N
     """Return what ``sent`` tells: by ``windows``, or in whatever way things pass."""
     refused_s = sent.sent_s[sent.outcome == REFUSED]
     passed_s = sent.sent_s[(sent.outcome == ADMITTED) & (sent.sent_s > refused_s.min(initial=np.inf))]
-    if len(passed_s) < FEWEST:
+    if len(passed_s) < FEWEST or np.ptp(passed_s) == 0.0:
         return None
     marks_s = _marks_s(passed_s, float(sent.sent_s[-1]))
     if len(marks_s) < 2:  # noqa: PLR2004 - what passed between two
@@ -143,10 +143,11 @@ def _full_of_calls(calls: Calls) -> bool:
     lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
     if lowest > 1.0 and lowest > HIGH * float(height.max()):
         return True
-    trip_s = float(np.nanmedian((calls.done_s - calls.sent_s)[refused]))
+    trips_s = (calls.done_s - calls.sent_s)[refused & np.isfinite(calls.done_s)]
     let_in = np.flatnonzero(passed[1:] & refused[:-1])
-    if len(let_in) == 0:
+    if len(let_in) == 0 or len(trips_s) == 0:
         return False
+    trip_s = float(np.median(trips_s))
     between_s = calls.sent_s[let_in] + 0.5 * trip_s, calls.sent_s[let_in + 1] + 1.5 * trip_s
     often, *else_when = (
         float(np.mean(np.searchsorted(done_s, between_s[1] + lag) > np.searchsorted(done_s, between_s[0] + lag)))

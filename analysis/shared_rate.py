@@ -87,11 +87,11 @@ def _agrees(limit: Limit, found: Saturation) -> bool:
 
 
 def _hidden(limit: Limit, found: Saturation) -> Finding:
+    """Tell of others. No share to set apart: settings that were verified beside them leave it to them already."""
     share = 1.0 - (limit.rate_per_min or 0.0) / (60.0 * found.rate_per_s)
     text = f"{60.0 * found.rate_per_s:.4g} calls a minute pass while more is sent than the limit lets in"
-    if share <= 0.0:
-        return Finding(kind="background", value=None, text=f"{text}: something else uses it at times")
-    return Finding(kind="background", value=share, ci95=(0.0, min(1.5 * share, OTHERS)), text=f"{text}: others use it")
+    cause = f"others use about {share:.0%} of it" if share > 0.0 else "something else uses it at times"
+    return Finding(kind="background", value=None, text=f"{text}: {cause}")
 
 
 def _beside(said: Identified, found: Saturation, theirs: float, *, alone: bool) -> Identified:

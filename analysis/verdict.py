@@ -19,6 +19,7 @@ from analysis.load import LogError
 from analysis.recommend import recommend
 from analysis.recommend_proof import attempts_among, judge
 from analysis.result import Gate, Limit, Result, Settings, Spent, Verification
+from analysis.saturation import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,8 +162,9 @@ def validity(run: Mapping[str, Any], table: pd.DataFrame, limits: list[Limit]) -
 
 
 def _lateness_p99_s(table: pd.DataFrame) -> float | None:
-    """Return how late calls left; the verification's waited for their limiter on purpose."""
-    late = (table["sent_s"] - table["planned_s"])[~in_verification(table)].dropna()
+    """Return how late calls left. The verification's waited for their limiter on purpose; a full limit has no plan."""
+    planned = ~(in_verification(table) | table["phase"].isin(PHASES))
+    late = (table["sent_s"] - table["planned_s"])[planned].dropna()
     return None if late.empty else max(0.0, float(late.quantile(0.99)))
 
 

@@ -11,6 +11,7 @@ hypotheses still disagree on, and each watch looks hardest where they expect the
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from redline.prober import Prober
 from redline.saturating import CHECK_S, LONGEST_S, SETTLED, saturate
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
-from redline.traffic import BudgetEndedError, Progress
+from redline.traffic import BudgetEndedError, Progress, TargetError
 from redline.verification import verify_and_lower
 
 if TYPE_CHECKING:
@@ -55,9 +56,15 @@ class Calibration:
 
 
 def calibrate(
-    traffic: Traffic, options: CalibrationOptions, on_progress: Callable[[Progress], None] = lambda _: None
+    traffic: Traffic,
+    options: CalibrationOptions,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_settled: Callable[[tuple[Settings, ...]], None] = lambda _: None,
 ) -> Calibration:
-    """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error."""
+    """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error.
+
+    ``on_settled`` is told the settings that were tried, once they are final; more is only measured after that.
+    """
     run = _Run(traffic, options, Prober(traffic, options, on_progress))
     tokens = TokenProbe(run.prober, options.probe_tokens)
     run.prober.on_room = tokens.look
@@ -82,6 +89,7 @@ def calibrate(
         run.conclude()
         if run.settings is not None:
             run.verify()
+    on_settled(run.settings_tried())
     run.tell_what_passes(check=True)
     return run.calibration()
 
@@ -157,19 +165,21 @@ class _Run:
         """Measure the rate of a limit that others use; ``check``: also look for others who may hide behind it.
 
         It comes last: the settings stand, since they were verified beside the others, and so does what is known where a
-        budget ends this.
+        budget or the target ends this.
         """
         told = any(finding.kind in SHARED for finding in self.inference.findings)
         if self.ended == "budget" or not (told or (check and suspicious(self.inference))):
             return
-        # What refused a verification may count over longer than what is known.
         windows_s = [x.limit.window_s or 0.0 for x in self.inference.identified if x.limit.metric == "requests"]
-        memory_s = SETTLED[1] if told else min(SETTLED[0] * max(windows_s), SETTLED[1])
-        try:
+        memory_s = SETTLED[0] * max(windows_s, default=0.0)
+        if told:  # what refused a verification may count over longer than what is known
+            memory_s = max(memory_s, SETTLED[1])
+        with contextlib.suppress(BudgetEndedError, TargetError):
             saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else CHECK_S)
-        except BudgetEndedError:
-            return
-        self.inference = self._inferred()
+        if of_the_day(self._calls()).any():
+            self._keep_to_the_day()
+        else:
+            self.inference = self._inferred()
 
     def _keep_to_the_day(self) -> None:
         """Add the quota of the day that the verification met to what is told and to the settings."""
@@ -185,15 +195,19 @@ class _Run:
     def _calls(self) -> Calls:
         return Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
 
+    def settings_tried(self) -> tuple[Settings, ...]:
+        """Return the settings that were verified, the final ones last."""
+        tried = tuple(shown for shown, _ in self.story.tried) if self.story else ()
+        return tried or ((self.settings,) if self.settings else ())
+
     def calibration(self) -> Calibration:
         """Return what came out."""
-        tried = tuple(shown for shown, _ in self.story.tried) if self.story else ()
         return Calibration(
             inference=self.inference,
             settings=self.settings,
             verification=self.story.verification if self.story else None,
             ended=self.ended,
-            settings_tried=tried or ((self.settings,) if self.settings else ()),
+            settings_tried=self.settings_tried(),
             probed_s=self.probed_s,
             probed_calls=self.probed_calls,
         )

@@ -9,9 +9,9 @@ import numpy as np
 
 from analysis.calls import SILENCE_S, Calls
 from analysis.conclude import SURE_ODDS
-from analysis.saturation import SATURATED, SATURATING, saturation
+from analysis.saturation import FEWEST, SATURATED, SATURATING, saturation
 from redline import probing
-from redline.traffic import ADMITTED, REFUSED
+from redline.traffic import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
     from redline.prober import Prober
@@ -26,10 +26,15 @@ LONGEST_S: Final = 280.0  # a minute until it is full for sure, then three windo
 CHECK_S: Final = 120.0  # and where nothing but a check is wanted
 SETTLED: Final = (1.1, 66.0)  # windows, and seconds at most, after which the limit remembers no other pace
 SETTLING: Final = 0.5  # times the pace is enough until then
+LONG: Final = 1.05  # times as long is too long to be waited for
 FIRST_S: Final = 3.0  # how long the first stretch lasts; each later one lasts as long as all before it,
 LAST_S: Final = 20.0  # or so long
 SILENT: Final = 1.5  # windows, and the longest stretch, after which
 DRY: Final = 0.3  # of what was expected must have passed
+LATE: Final = (10.0, 5.0)  # times the first call's latency, and seconds, after which an answer is given up
+LAST_CALLS: Final = 200  # of which
+FAILED: Final = (5, 0.15)  # calls, and so large a share, may fail
+PASSED: Final = frozenset({ADMITTED, PENDING})
 BELOW: Final = 0.7  # of the calls in flight that are known to pass: others hold places, too
 NARROW: Final = 0.04  # relative error of what passed that is enough
 
@@ -38,10 +43,14 @@ def saturate(prober: Prober, *, memory_s: float, longest_s: float = LONGEST_S) -
     """Keep the limit full until what passes is known, or for as long as three windows of a minute would take.
 
     ``memory_s``: for how long the limit may remember what was sent before: after that, what passes is what it lets in.
+    Nothing is sent where so little passes, or is counted for so long, that this would tell nothing.
     """
+    best = prober.fit.best
+    windows_s = [memory_s, best.window_s or 0.0] if best else [memory_s]
+    if max(windows_s) > LONG * SETTLED[1] or _expected_per_s(prober) * longest_s < 2 * FEWEST:
+        return
     _Saturating(prober, longest_s, memory_s, _pace_per_s(prober), _cap(prober)).run()
-    # Its answers are in, and what it spent is given back, before anything else is sent.
-    prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.window_guess_s(), SILENCE_S))
+    prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.answer_s(), SILENCE_S))  # its answers are in
 
 
 @dataclass(slots=True)
@@ -72,7 +81,7 @@ class _Saturating:
         sent = traffic.attempts[self.first :]
         if self._lasted_s() > self.longest_s or len(sent) > MOST_CALLS:
             return True
-        if self._in_vain(sent):
+        if self._in_vain(sent) or self._failing(sent):
             return True
         answer_s = self.prober.answer_s()
         found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s))
@@ -83,8 +92,15 @@ class _Saturating:
         if self.full_s is None:  # and a bound on the pace may keep it from ever being full
             return self._lasted_s() > SILENT * self.memory_s + LAST_S
         lasted_s = self.prober.traffic.now_s() - self.full_s
-        passed = sum(a.outcome != REFUSED and a.sent_s > self.full_s for a in sent)
+        passed = sum(a.outcome in PASSED and a.sent_s > self.full_s for a in sent)
         return lasted_s > SILENT * self.memory_s + LAST_S and passed < DRY * self.pace_per_s / PACE[1] * lasted_s
+
+    def _failing(self, sent: list[Attempt]) -> bool:
+        """Return whether many of the last calls failed, or have no answer for long: more would only do harm."""
+        longest_s, now_s = LATE[0] * self.prober.latency_s + LATE[1], self.prober.traffic.now_s()
+        last = sent[-LAST_CALLS:]
+        failed = sum(a.outcome == OTHER or (a.outcome == PENDING and now_s - a.sent_s > longest_s) for a in last)
+        return failed > max(FAILED[0], FAILED[1] * len(last))
 
     def _lasted_s(self) -> float:
         return self.prober.traffic.now_s() - self.began_s
@@ -97,7 +113,8 @@ class _Saturating:
             phase, lasts_s = SATURATING, settled_s or lasts_s
         pace_per_s = self.pace_per_s * (SETTLING if phase == SATURATING else 1.0)
         offsets_s = np.arange(max(1.0, lasts_s * pace_per_s)) / pace_per_s
-        traffic.run(probing.at_times(phase, tuple(offsets_s.tolist()), stop_refused=None, cap=self.cap))
+        left = max(1, MOST_CALLS - (len(traffic.attempts) - self.first))
+        traffic.run(probing.at_times(phase, tuple(offsets_s[:left].tolist()), stop_refused=None, cap=self.cap))
         traffic.sleep_until(traffic.now_s() + 1.0 / pace_per_s)
         if self.full_s is None:
             refused_s = (a.sent_s for a in traffic.attempts[self.first :] if a.outcome == REFUSED)
@@ -106,7 +123,7 @@ class _Saturating:
     def _change_pace(self) -> None:
         sent = self.prober.traffic.attempts[self.first :]
         refused = sum(a.outcome == REFUSED for a in sent)
-        passed = sum(a.outcome != REFUSED and a.sent_s > (self.full_s or 0.0) for a in sent)
+        passed = sum(a.outcome in PASSED and a.sent_s > (self.full_s or 0.0) for a in sent)
         late = self.full_s is None and self._lasted_s() > self.prober.window_guess_s()
         if late or (self.full_s is not None and refused < passed):
             self.pace_per_s = min(FASTER * self.pace_per_s, self.prober.options.max_rate_per_s)
@@ -121,9 +138,14 @@ def _cap(prober: Prober) -> int | None:
 
 
 def _pace_per_s(prober: Prober) -> float:
-    """Return how many calls to send a second, by what the best limit lets in, or what passed so far."""
+    """Return how many calls to send a second."""
+    most, expected = prober.options.max_rate_per_s, _expected_per_s(prober)
+    return float(np.clip(FEW_PER_S, PACE[0] * expected, min(PACE[1] * expected, most)))
+
+
+def _expected_per_s(prober: Prober) -> float:
+    """Return how many calls a second should pass, by what the best limit lets in, or what passed so far."""
     attempts = prober.traffic.attempts
     passed = sum(a.outcome == ADMITTED for a in attempts) / max(1.0, prober.traffic.now_s() - attempts[0].sent_s)
     best = prober.fit.best
-    expected = max(passed, min(best.rate_per_s, 5.0 * passed) if best else 0.0)
-    return float(np.clip(FEW_PER_S, PACE[0] * expected, min(PACE[1] * expected, prober.options.max_rate_per_s)))
+    return max(passed, min(best.rate_per_s, 5.0 * passed) if best else 0.0)

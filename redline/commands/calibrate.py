@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -208,6 +208,10 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
         verify_for_s=order.verify_for_s,
         probe_tokens=order.probe_tokens,
     )
+
+    def keep(tried: Sequence[msgspec.Struct]) -> None:
+        run_file.update(settings_tried=[msgspec.to_builtins(settings) for settings in tried])
+
     began_s = time.monotonic()
     try:
         with (
@@ -217,7 +221,7 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
             board.report(Progress(live.STARTING, "getting the inference ready; a machine compiles it once"))
             get_ready()
             with targets.opened(order.target, order.sending, run_file) as traffic:
-                found = calibrate(board.watch(traffic), wanted, board.report)
+                found = calibrate(board.watch(traffic), wanted, board.report, keep)
                 wall_s = traffic.now_s()
     except InterruptedRunError as signal:
         run_file.update(ended="interrupted", wall_s=time.monotonic() - began_s)

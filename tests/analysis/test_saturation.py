@@ -81,3 +81,12 @@ def test_the_rest_of_a_record_is_left() -> None:
     for phase in ("fill", SATURATING, "watch", SATURATED):
         traffic.run(probing.burst(phase, 3, rate_per_s=10.0))
     assert without_saturation(Calls.from_attempts(traffic.attempts)).phase == ("fill",) * 3 + ("watch",) * 3
+
+
+def test_calls_of_one_moment_tell_nothing() -> None:
+    """As in a table whose times are coarse."""
+    traffic = SimulatedTraffic(world_of(SPECS[0]), seed=1)
+    traffic.run(probing.burst(SATURATED, 60, rate_per_s=100.0))
+    for attempt in traffic.attempts:
+        attempt.sent_s = 1.0
+    assert saturation(Calls.from_attempts(traffic.attempts)) is None
