@@ -23,7 +23,7 @@ FASTER: Final = 1.6  # times as many are sent where fewer are refused than pass,
 SLOWER: Final = 0.6  # and from half of the most calls on
 MOST_CALLS: Final = 25_000
 LONGEST_S: Final = 280.0  # a minute until it is full for sure, then three windows of one, and what is left of one
-CHECK_S: Final = 120.0  # and where nothing but a check is wanted
+CHECK_S: Final = 45.0  # and where nothing but a check is wanted
 SETTLED: Final = (1.1, 66.0)  # windows, and seconds at most, after which the limit remembers no other pace
 SETTLING: Final = 0.5  # times the pace is enough until then
 LONG: Final = 1.05  # times as long is too long to be waited for
@@ -47,7 +47,7 @@ def saturate(prober: Prober, *, memory_s: float, longest_s: float = LONGEST_S) -
     """
     best = prober.fit.best
     windows_s = [memory_s, best.window_s or 0.0] if best else [memory_s]
-    if max(windows_s) > LONG * SETTLED[1] or _expected_per_s(prober) * longest_s < 2 * FEWEST:
+    if max(windows_s) > min(LONG * SETTLED[1], 0.5 * longest_s) or _expected_per_s(prober) * longest_s < 2 * FEWEST:
         return
     _Saturating(prober, longest_s, memory_s, _pace_per_s(prober), _cap(prober)).run()
     prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.answer_s(), SILENCE_S))  # its answers are in
