@@ -20,7 +20,6 @@ from analysis.doubt import COMMON_WINDOWS_S
 from analysis.fit import SAME_WHEN_ONE, Fit, fit, server_offset
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.running import RunningCalls
-from analysis.saturation import without_saturation
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests
 from analysis.two_limits import Doubt
@@ -258,7 +257,7 @@ class Knowledge:
 
     def _calls(self) -> Calls:
         now_s, answer_s = self.traffic.now_s(), 0.999 * self.answer_s()
-        return for_requests(without_saturation(self._running.calls(now_s, answer_s)))
+        return for_requests(self._running.calls(now_s, answer_s))
 
     def answer_s(self) -> float:
         """Return how long after it was sent a call without an answer has passed: a refusal would have come back."""

@@ -79,7 +79,7 @@ class _Saturating:
     def _over(self) -> bool:
         traffic = self.prober.traffic
         sent = traffic.attempts[self.first :]
-        if self._lasted_s() > self.longest_s or len(sent) > MOST_CALLS:
+        if self._lasted_s() > self.longest_s or len(sent) >= MOST_CALLS:
             return True
         if self._in_vain(sent) or self._failing(sent):
             return True
@@ -113,7 +113,7 @@ class _Saturating:
             phase, lasts_s = SATURATING, settled_s or lasts_s
         pace_per_s = self.pace_per_s * (SETTLING if phase == SATURATING else 1.0)
         offsets_s = np.arange(max(1.0, lasts_s * pace_per_s)) / pace_per_s
-        left = max(1, MOST_CALLS - (len(traffic.attempts) - self.first))
+        left = MOST_CALLS - (len(traffic.attempts) - self.first)
         traffic.run(probing.at_times(phase, tuple(offsets_s[:left].tolist()), stop_refused=None, cap=self.cap))
         traffic.sleep_until(traffic.now_s() + 1.0 / pace_per_s)
         if self.full_s is None:

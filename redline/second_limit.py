@@ -18,7 +18,6 @@ from analysis.fit import fit
 from analysis.infer import met_no_rate
 from analysis.recommend import recommend
 from analysis.running import RunningCalls
-from analysis.saturation import without_saturation
 from analysis.tokens import for_requests
 from redline import probing
 from redline.prober import Prober
@@ -109,7 +108,7 @@ class LimitMet:
         refused = sum(a.outcome == REFUSED and a.phase.startswith(two_limits.VERIFYING) for a in self.traffic.attempts)
         if self.possible and not self.found and refused >= two_limits.OWN:
             record = Calls.from_attempts(self.traffic.attempts, now_s=self.traffic.now_s(), answer_s=SILENCE_S)
-            calls = for_requests(without_saturation(record))
+            calls = for_requests(record)
             if met_no_rate(calls):
                 self.first = fit(calls).best is not None
             else:
