@@ -174,8 +174,11 @@ class _Run:
         memory_s = SETTLED[0] * max(windows_s, default=0.0)
         if told:  # what refused a verification may count over longer than what is known
             memory_s = max(memory_s, SETTLED[1])
+        sent = len(self.traffic.attempts)
         with contextlib.suppress(BudgetEndedError, TargetError):
             saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else CHECK_S)
+        if len(self.traffic.attempts) == sent:
+            return
         if of_the_day(self._calls()).any():
             self._keep_to_the_day()
         else:
