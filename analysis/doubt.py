@@ -190,8 +190,12 @@ def _moved(change: Change, words: str) -> Finding:
 def _instead(doubt: Doubt, change: Change) -> tuple[Finding, ...]:
     """Return what may look like a change: others who took as much of each window before it, or after it.
 
-    They do so for a window or two; the same number in one window after another is a limit.
+    They do so for a window or two; the same number in one window after another is a limit. Where refused calls count,
+    those of others do, and steady ones take the same number all the time.
     """
+    if change.after.counts_refused:
+        text = "or others on the same quota use the rest, whose refused calls count, too"
+        return (Finding(kind="background", value=None, text=text),)
     if not doubt.shared or change.windows >= LASTING:
         return ()
     share = max(doubt.sharing.others[0].slope.share, LEAST_SHARE)

@@ -16,7 +16,7 @@ import numpy as np
 from analysis.calls import ADMITTED, OTHER, REFUSED
 
 if TYPE_CHECKING:
-    from analysis.calls import Calls, Floats
+    from analysis.calls import Bools, Calls, Floats, Ints
 
 SATURATING: Final = "saturating"  # phase of calls that fill the limit, for as long as it may remember others,
 SATURATED: Final = "saturated"  # and of those that keep it full: both are evidence on the rate alone
@@ -58,17 +58,29 @@ def without_saturation(calls: Calls) -> Calls:
     return calls.where(~apart) if apart.any() else calls
 
 
-def saturation(calls: Calls) -> Saturation | None:
+def most_in_flight(calls: Calls) -> int:
+    """Return how many calls were in flight at once that had passed."""
+    passed = calls.outcome == ADMITTED
+    done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
+    return int(_heights(calls, passed, done_s)[passed].max(initial=-1)) + 1
+
+
+def saturation(calls: Calls, known: int | None = None) -> Saturation | None:
     """Return what these calls tell; None where the limit was not kept full for long enough.
 
-    What was sent before the first refusal is no part of it. Windows that end while it is being filled tell as much as
-    later ones; what passes call by call then may be what gathered before.
+    ``known``: how many others passed at once; these are looked up among ``calls`` otherwise. What was sent before the
+    first refusal is no part of it. Windows that end while it is being filled tell as much as later ones; what passes
+    call by call then may be what gathered before.
     """
     every = calls.where([phase in PHASES for phase in calls.phase])
-    return _told(every, every, windows=True) or _told(calls.where([p == SATURATED for p in calls.phase]), every)
+    if len(every.sent_s) == 0:
+        return None
+    known = most_in_flight(without_saturation(calls)) if known is None else known
+    late = calls.where([p == SATURATED for p in calls.phase])
+    return _told(every, every, known, windows=True) or _told(late, every, known)
 
 
-def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | None:
+def _told(sent: Calls, every: Calls, known: int, *, windows: bool = False) -> Saturation | None:
     """Return what ``sent`` tells: by ``windows``, or in whatever way things pass."""
     refused_s = sent.sent_s[sent.outcome == REFUSED]
     passed_s = sent.sent_s[(sent.outcome == ADMITTED) & (sent.sent_s > refused_s.min(initial=np.inf))]
@@ -81,7 +93,7 @@ def _told(sent: Calls, every: Calls, *, windows: bool = False) -> Saturation | N
         return None
     during = sent.where((sent.sent_s >= marks_s[0]) & (sent.sent_s < marks_s[-1]))
     passed, refused, failed = (int(np.sum(during.outcome == o)) for o in (ADMITTED, REFUSED, OTHER))
-    if passed < FEWEST or refused < FULL * passed or _full_of_calls(during):
+    if passed < FEWEST or refused < FULL * passed or _full_of_calls(during, known):
         return None
     rate = passed / float(marks_s[-1] - marks_s[0])
     off = np.histogram(passed_s, marks_s)[0] - rate * np.diff(marks_s)
@@ -127,15 +139,18 @@ def _by_windows(passed_s: Floats, starts_s: Floats) -> bool:
     return len(starts_s) > 1 and bool(np.diff(passed_s).max() > PAUSE * np.mean(np.diff(starts_s)))
 
 
-def _full_of_calls(calls: Calls) -> bool:
+def _full_of_calls(calls: Calls, known: int) -> bool:
     """Return whether it was calls in flight that were too many.
 
-    Then all refusals stand about as high as any call did; and where that is a few calls, what passes after a refusal
-    follows on an answer more often than a little earlier or later.
+    Then all refusals stand about as high as any call did, and so high as the others in flight leave room for where
+    ``known`` passed at once; and where that is a few calls, what passes after a refusal follows on an answer more often
+    than a little earlier or later. Steady calls that one limit lets in one by one stand as high all the time, too.
     """
     passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
     done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
-    height = np.searchsorted(calls.sent_s[passed], calls.sent_s) - np.searchsorted(done_s, calls.sent_s)
+    height = _heights(calls, passed, done_s)
+    if height.max(initial=0) < (1.0 - OTHERS) * known:
+        return False
     took_s = (calls.done_s - calls.sent_s)[passed & np.isfinite(calls.done_s)]
     if len(took_s) == 0:  # answers take longer than this
         return False
@@ -154,6 +169,11 @@ def _full_of_calls(calls: Calls) -> bool:
         for lag in float(np.mean(between_s[1] - between_s[0])) * np.array([0.0, -5.0, -3.0, 3.0, 5.0])
     )
     return often > FOLLOWS[0] and often - float(np.mean(else_when)) > FOLLOWS[1]
+
+
+def _heights(calls: Calls, passed: Bools, done_s: Floats) -> Ints:
+    """Return how many of the calls that passed were in flight when each was sent."""
+    return np.searchsorted(calls.sent_s[passed], calls.sent_s) - np.searchsorted(done_s, calls.sent_s)
 
 
 def _at_once(outcome: np.ndarray) -> int:

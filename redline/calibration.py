@@ -25,7 +25,7 @@ from analysis.recommend import recommend
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.prober import Prober
-from redline.saturating import CHECK_S, LONGEST_S, SETTLED, saturate
+from redline.saturating import LONGEST_S, SETTLED, check_s, saturate
 from redline.second_limit import LimitMet, probe_further
 from redline.token_probe import TokenProbe
 from redline.traffic import BudgetEndedError, Progress, TargetError
@@ -176,7 +176,7 @@ class _Run:
             memory_s = max(memory_s, SETTLED[1])
         sent = len(self.traffic.attempts)
         with contextlib.suppress(BudgetEndedError, TargetError):
-            saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else CHECK_S)
+            saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else check_s(windows_s))
         if len(self.traffic.attempts) == sent:
             return
         if of_the_day(self._calls()).any():

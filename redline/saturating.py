@@ -9,24 +9,31 @@ import numpy as np
 
 from analysis.calls import SILENCE_S, Calls
 from analysis.conclude import SURE_ODDS
-from analysis.saturation import FEWEST, SATURATED, SATURATING, saturation
+from analysis.doubt import COMMON_WINDOWS_S
+from analysis.saturation import FEWEST, SATURATED, SATURATING, most_in_flight, saturation, without_saturation
 from redline import probing
 from redline.traffic import ADMITTED, OTHER, PENDING, REFUSED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from redline.prober import Prober
     from redline.traffic import Attempt
 
-PACE: Final = (4.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
-FEW_PER_S: Final = 15.0  # calls a second, up to which they are few
-FASTER: Final = 1.6  # times as many are sent where fewer are refused than pass,
+PACE: Final = (5.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
+FEW_PER_S: Final = 30.0  # calls a second, up to which they are few
+FASTER: Final = 1.6  # times as many are sent where so few are refused for each call that passes,
+SOME: Final = 0.6
+LEAST: Final = 2.4  # times what passes are sent, so that it is full even at half of that
 SLOWER: Final = 0.6  # and from half of the most calls on
-MOST_CALLS: Final = 25_000
+MOST_CALLS: Final = 40_000
 LONGEST_S: Final = 280.0  # a minute until it is full for sure, then three windows of one, and what is left of one
 CHECK_S: Final = 45.0  # and where nothing but a check is wanted
 SETTLED: Final = (1.1, 66.0)  # windows, and seconds at most, after which the limit remembers no other pace
 SETTLING: Final = 0.5  # times the pace is enough until then
-LONG: Final = 1.05  # times as long is too long to be waited for
+HALF: Final = 0.5  # of the time must be left for what passes once it is full
+CHECKED: Final = 4.0  # windows that a check lasts, where one is told that nobody would choose
+ENOUGH_S: Final = 120.0  # for so long the calls must last, once it is full
 FIRST_S: Final = 3.0  # how long the first stretch lasts; each later one lasts as long as all before it,
 LAST_S: Final = 20.0  # or so long
 SILENT: Final = 1.5  # windows, and the longest stretch, after which
@@ -47,9 +54,11 @@ def saturate(prober: Prober, *, memory_s: float, longest_s: float = LONGEST_S) -
     """
     best = prober.fit.best
     windows_s = [memory_s, best.window_s or 0.0] if best else [memory_s]
-    if max(windows_s) > min(LONG * SETTLED[1], 0.5 * longest_s) or _expected_per_s(prober) * longest_s < 2 * FEWEST:
+    if max(windows_s) > HALF * longest_s or _expected_per_s(prober) * longest_s < FEWEST:
         return
-    _Saturating(prober, longest_s, memory_s, _pace_per_s(prober), _cap(prober)).run()
+    before = Calls.from_attempts(prober.traffic.attempts, now_s=prober.traffic.now_s(), answer_s=prober.answer_s())
+    known, pace_per_s = most_in_flight(without_saturation(before)), _pace_per_s(prober, memory_s)
+    _Saturating(prober, longest_s, memory_s, pace_per_s, _cap(prober), known).run()
     prober.traffic.sleep_until(prober.traffic.now_s() + max(prober.answer_s(), SILENCE_S))  # its answers are in
 
 
@@ -60,6 +69,7 @@ class _Saturating:
     memory_s: float
     pace_per_s: float
     cap: int | None  # calls in flight at most
+    known: int  # so many passed at once before
     began_s: float = field(init=False)
     first: int = field(init=False)  # of its attempts
     full_s: float | None = None  # when the limit was first full
@@ -84,7 +94,7 @@ class _Saturating:
         if self._in_vain(sent) or self._failing(sent):
             return True
         answer_s = self.prober.answer_s()
-        found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s))
+        found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s), self.known)
         return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self.memory_s
 
     def _in_vain(self, sent: list[Attempt]) -> bool:
@@ -125,7 +135,7 @@ class _Saturating:
         refused = sum(a.outcome == REFUSED for a in sent)
         passed = sum(a.outcome in PASSED and a.sent_s > (self.full_s or 0.0) for a in sent)
         late = self.full_s is None and self._lasted_s() > self.prober.window_guess_s()
-        if late or (self.full_s is not None and refused < passed):
+        if late or (self.full_s is not None and refused < SOME * passed):
             self.pace_per_s = min(FASTER * self.pace_per_s, self.prober.options.max_rate_per_s)
         elif len(sent) > MOST_CALLS // 2 and not self.slower:
             self.pace_per_s, self.slower = SLOWER * self.pace_per_s, True
@@ -137,10 +147,18 @@ def _cap(prober: Prober) -> int | None:
     return None if limit is None or prober.fit.behind < SURE_ODDS else max(1, int(BELOW * limit))
 
 
-def _pace_per_s(prober: Prober) -> float:
-    """Return how many calls to send a second."""
-    most, expected = prober.options.max_rate_per_s, _expected_per_s(prober)
-    return float(np.clip(FEW_PER_S, PACE[0] * expected, min(PACE[1] * expected, most)))
+def check_s(windows_s: Iterable[float]) -> float:
+    """Return how long to look for others who hide behind limits with these windows, of which some are odd."""
+    odd_s = max((w for w in windows_s if w not in COMMON_WINDOWS_S), default=0.0)
+    return float(np.clip(CHECKED * odd_s, CHECK_S, LONGEST_S))
+
+
+def _pace_per_s(prober: Prober, memory_s: float) -> float:
+    """Return how many calls to send a second: as many as may be until enough has passed, but more than may pass."""
+    expected = _expected_per_s(prober)
+    low, high = (pace * expected for pace in PACE)
+    lasting = max(LEAST * expected, MOST_CALLS / (SETTLING * memory_s + ENOUGH_S))
+    return float(min(np.clip(FEW_PER_S, low, high), lasting, prober.options.max_rate_per_s))
 
 
 def _expected_per_s(prober: Prober) -> float:
