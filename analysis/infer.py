@@ -22,7 +22,7 @@ from analysis.result import Limit
 from analysis.saturation import saturation, without_saturation
 from analysis.shared_rate import beside_others
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
-from analysis.two_limits import SUSPECT, VERIFYING, explained, pair
+from analysis.two_limits import LOOKING, SUSPECT, VERIFYING, explained, pair
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls
@@ -70,9 +70,13 @@ def _inferred(calls: Calls) -> Inference:
 
 
 def _verifying(calls: Calls) -> tuple[Bools, int]:
-    """Return which calls are a verification's, and how many had been sent when probing ended."""
+    """Return which calls are a verification's, and how many had been sent when probing ended.
+
+    What looks for others after a verification is evidence as probes are, but they ended before.
+    """
     verifying = np.array([phase.startswith(VERIFYING) for phase in calls.phase], bool)
-    return verifying, int(np.max(np.flatnonzero(~verifying), initial=-1)) + 1
+    probes = ~verifying & np.array([phase != LOOKING for phase in calls.phase], bool)
+    return verifying, int(np.max(np.flatnonzero(probes), initial=-1)) + 1
 
 
 def _proof(calls: Calls) -> Bools:

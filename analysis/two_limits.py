@@ -42,7 +42,8 @@ FAR_OFF: Final = 0.1  # share of the refusals that a second limit leaves over wh
 MOST_TRIED: Final = 2  # sets of left-over refusals; all of 24 pairs in 72 virtual worlds were found by the first
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 OWN: Final = 4  # refusals that each of two limits must explain alone
-VERIFYING: Final = "verify"
+VERIFYING: Final = "verify"  # how the phases of a verification begin,
+LOOKING: Final = "look"  # and the phase of what looks for others after it
 
 
 @dataclass(frozen=True, slots=True)

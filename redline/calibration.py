@@ -24,6 +24,7 @@ from analysis.promises import of_the_day
 from analysis.recommend import recommend
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
+from redline.looking import look
 from redline.prober import Prober
 from redline.saturating import LONGEST_S, SETTLED, check_s, saturate
 from redline.second_limit import LimitMet, probe_further
@@ -90,6 +91,7 @@ def calibrate(
         if run.settings is not None:
             run.verify()
     on_settled(run.settings_tried())
+    run.look_for_others()
     run.tell_what_passes(check=True)
     return run.calibration()
 
@@ -161,6 +163,19 @@ class _Run:
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
 
+    def look_for_others(self) -> None:
+        """Look whether others use a limit of so few calls that probing may have missed them; the settings stand."""
+        requests = [x.limit for x in self.inference.identified if x.limit.metric == "requests"]
+        exact = len(requests) == 1 and requests[0].state == "measured" and requests[0].family is not None
+        told = {finding.kind for finding in self.inference.findings} & {*SHARED, "drift", "random"}
+        if self.ended != "completed" or not exact or told:
+            return
+        sent = len(self.traffic.attempts)
+        with contextlib.suppress(BudgetEndedError, TargetError):
+            look(self.prober)
+        if len(self.traffic.attempts) > sent:
+            self._hear()
+
     def tell_what_passes(self, *, check: bool) -> None:
         """Measure the rate of a limit that others use; ``check``: also look for others who may hide behind it.
 
@@ -179,6 +194,10 @@ class _Run:
             saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else check_s(windows_s))
         if len(self.traffic.attempts) == sent:
             return
+        self._hear()
+
+    def _hear(self) -> None:
+        """Say what the record says now; the settings stand, but for a quota of the day that it met."""
         if of_the_day(self._calls()).any():
             self._keep_to_the_day()
         else:

@@ -199,11 +199,15 @@ class Knowledge:
 
     def _rooms(self, at_s: Floats) -> Floats:
         """Return the room, (hypotheses, moments), that the best of each family expects."""
-        calls = self._calls()
-        self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
+        self._keep_up()
         ranked = [h for h in self.fit.leaders() if h.score > self.fit.hypotheses[0].score - 10.0]
         rooms = [np.floor(np.maximum(forecast.room(self._record(h), h, at_s), 0.0) + 1e-6) for h in ranked]
         return np.stack(rooms) if rooms else np.zeros((0, len(at_s)))
+
+    def _keep_up(self) -> None:
+        """Expect what comes next by all that was sent, without explaining it again."""
+        calls = self._calls()
+        self.fit = replace(self.fit, calls=calls, flight=flight.in_flight(calls, self.fit.offsets_s))
 
     def _record(self, h: Hypothesis) -> Record:
         known = self.fit

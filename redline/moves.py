@@ -15,6 +15,7 @@ from analysis import forecast
 from analysis.calls import ADMITTED
 from analysis.chance import FAR_APART
 from analysis.proposals import ROUND_WINDOWS_S
+from analysis.two_limits import LOOKING
 from redline import probing
 from redline.knowledge import SMALL, Knowledge
 
@@ -42,6 +43,8 @@ APART_REFUSED = 8.0  # of these should be refused by chance,
 APART_CALLS = (16, 80)  # and so many are sent at least and at most
 APART_SHARE = 0.05  # of all calls that chance must refuse: with less, the most would tell nothing
 APART_S = 300.0  # is as long as that may take
+RESTED = (0.6, 0.9)  # of a window is waited for others who may come by,
+LONGEST_REST = 2.5  # windows after which all should be free again
 LONGER = 2.5  # times as long is pushed where no more calls are sent than
 FEW_SENT = 15_000
 
@@ -240,6 +243,32 @@ class Moves(Knowledge):
         clear = apart >= np.maximum(1.0, CLEAR * rooms.max(axis=0))
         if clear.any():
             self.traffic.sleep_until(float(ahead[int(np.argmax(clear))]))
+
+    def rest_s(self) -> float:
+        """Return about how long `rest` takes."""
+        return 2.0 * self.window_guess_s()
+
+    def rest(self) -> float:
+        """Wait until all of the limit is free, and most of a window more: so long, in seconds, others could come by."""
+        self._drain()
+        self._keep_up()
+        best, now_s = self.fit.hypotheses[0], self.traffic.now_s()
+        free_s = max(now_s, forecast.first_room_s(self._record(best), best, now_s, need=best.limit))
+        free_s = min(free_s, now_s + LONGEST_REST * self.window_guess_s())
+        rested_s = float(self.rng.uniform(*RESTED)) * self.window_guess_s()
+        self.traffic.sleep_until(free_s + rested_s)
+        return rested_s
+
+    def burst_of_all(self) -> ProbeReport:
+        """Send one call more than the limit lets in, from a rest, and wait for what is refused."""
+        report = self._send(LOOKING, int(self.fit.hypotheses[0].limit) + 1)
+        self._let_refusals_arrive()
+        self._refused_since(report.first)
+        return report
+
+    def explain(self) -> None:
+        """Explain the record again."""
+        self._refit()
 
     def _rested_for(self, size: int) -> bool:
         """Wait until nothing is in flight and the rate limit has room."""
