@@ -20,6 +20,7 @@ from analysis.queueing import waits
 from analysis.result import Limit
 from analysis.search import PLATEAU
 from analysis.tokens import sized
+from analysis.two_limits import LOOKING
 from mock_server.limits import LeakyQueue, TokenBucket
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 MOST_PARTICLES = 200
 LATE = (1.5, 0.25)  # times what comes back within the spread that a bucket may hold less and more
 MOST_TOLD = 25.0  # recoveries, in thirds, that still make what their mean is known to better
+FEWEST_RESTED = 3  # contradictions that are no accident where bursts from rest met them: none was near an edge
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
 
@@ -178,7 +180,9 @@ def _token_rate(fitted: Fit, best: Hypothesis) -> Identified:
 def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]]:
     """Return the limit on requests with what else the record shows: nothing where an exact limiter explains it."""
     best = fitted.best
-    chance = by_chance(fitted)
+    looked = LOOKING in fitted.calls.phase
+    chance = by_chance(fitted) and not looked  # a limit that explained all else is looked at
+    fewest = min(fewest, FEWEST_RESTED) if looked else fewest
     kind = fitted.misfit.kind(fewest)
     if kind is None and fitted.missed > _tolerated(fitted):
         fewest = FEWEST_PROVEN

@@ -63,7 +63,8 @@ def _inferred(calls: Calls) -> Inference:
         proven = calls.where(used | proof)
         _, fitted, tokens = _explained(proven)
         return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
-    both = pair(evidence, fitted) if fitted.missed >= SUSPECT else None
+    looked = LOOKING in probes.phase  # one limit had explained all: what comes up later is no second one
+    both = pair(evidence, fitted) if fitted.missed >= SUSPECT and not looked else None
     if both is not None and (told := _beside_both(both, probes)):
         return told
     return _with_tokens(conclude_limits(fitted), fitted, probes, tokens)

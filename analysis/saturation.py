@@ -41,7 +41,7 @@ class Saturation:
     """What passed: ``rate_per_s`` is the likely limit, which lies between ``low`` and ``high``.
 
     ``error``: of what passed, relative; ``parts``: that were compared for it, windows where it gives back by these;
-    ``lasted_s``: how long they are together.
+    ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed.
     """
 
     rate_per_s: float
@@ -50,6 +50,7 @@ class Saturation:
     error: float
     parts: int
     lasted_s: float
+    at_once: int
 
 
 def without_saturation(calls: Calls) -> Calls:
@@ -99,11 +100,11 @@ def _told(sent: Calls, every: Calls, known: int, *, windows: bool = False) -> Sa
     off = np.histogram(passed_s, marks_s)[0] - rate * np.diff(marks_s)
     error = (float(np.sqrt(np.sum(off**2))) + 1.0) / passed
     share = min(1.0, rate * _gap_s(sent, marks_s))
-    most = 1.0 / (1.0 - (OTHERS + 1.0 / _at_once(every.outcome)) * min(share, 0.6))
+    at_once = _at_once(every.outcome)
+    most = 1.0 / (1.0 - (OTHERS + 1.0 / at_once) * min(share, 0.6))
     high = rate * (1.0 + error + failed / passed + GROUPS / (len(marks_s) - 1)) * most
-    return Saturation(
-        0.5 * rate * (1.0 + most), rate * (1.0 - error), high, error, len(marks_s) - 1, marks_s[-1] - marks_s[0]
-    )
+    told, lasted_s = 0.5 * rate * (1.0 + most), float(marks_s[-1] - marks_s[0])
+    return Saturation(told, rate * (1.0 - error), high, error, len(marks_s) - 1, lasted_s, at_once)
 
 
 def _gap_s(sent: Calls, marks_s: Floats) -> float:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SEEN: Final = 0.01  # weight of an explanation that is allowed for
 SLACK: Final = 0.02  # by which two rates may differ
+SMALL: Final = 4.0  # calls, from which on one is no large part
 MANY: Final = 2.0  # roots of their mean, by which there may be more
 REASON: Final = (
     "what passed while more was sent than it lets in tells its rate; how it counts is hidden by what else uses it"
@@ -57,7 +58,7 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
         findings = (*findings, _hidden(lowest, found))
     elif findings[0].kind == "drift" or len(requests) > 1:  # the rate may have been another one before
         return said
-    found = replace(found, high=found.high * _kept_back(said))
+    found = replace(found, high=found.high * _kept_back(said, found.at_once))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
     kept = [x for x in said.identified if x.limit.metric != "requests" or x.limit is lowest]
     identified = tuple(_beside(each, found, theirs, alone=len(requests) == 1) for each in kept)
@@ -69,14 +70,19 @@ def _requests(said: Inference) -> list[Limit]:
     return [each.limit for each in said.identified if each.limit.metric == "requests"]
 
 
-def _kept_back(said: Inference) -> float:
+def _kept_back(said: Inference, at_once: int) -> float:
     """Return how many times as much may be allowed as passes: a counter of k calls lets in k - 1 when it is kept full.
 
-    What fades of its last window leaves no room for a whole call until the next one begins.
+    What fades of its last window leaves no room for a whole call until the next one begins. Where nothing is known of
+    the family, it is one of as many calls as passed together before, unless as many pass again now.
     """
     places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
-    particles = [each for limit in said.identified if limit.limit.metric == "requests" for each in limit.particles]
+    requests = [each for each in said.identified if each.limit.metric == "requests"]
+    particles = [pair for each in requests for pair in each.particles]
     sizes = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
+    if any(each.limit.state == "unresolved" for each in requests):
+        before = [x.limit.limit or 0.0 for x in said.identified if x.limit.metric == "concurrency"]
+        sizes += [k for k in before if at_once < k <= SMALL]
     return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
 
 
