@@ -260,8 +260,13 @@ class Moves(Knowledge):
         return rested_s
 
     def burst_of_all(self) -> ProbeReport:
-        """Send one call more than the limit lets in, from a rest, and wait for what is refused."""
-        report = self._send(LOOKING, int(self.fit.hypotheses[0].limit) + 1)
+        """Send one call more than the limit lets in, from a rest, and wait for what is refused.
+
+        No more are in flight than were before: a limit on these that was out of reach must stay so.
+        """
+        count, rate = int(self.fit.hypotheses[0].limit) + 1, self.options.max_rate_per_s
+        cap = min(self.cap or count, max(1, self.fit.reached))
+        report = self.traffic.run(probing.burst(LOOKING, count, rate_per_s=rate, cap=cap))
         self._let_refusals_arrive()
         self._refused_since(report.first)
         return report
