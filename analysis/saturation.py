@@ -8,6 +8,7 @@ times in seconds, rates in calls a second.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,8 @@ LONGEST: Final = 20.0  # times the usual gap between calls is the longest that t
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
 LOWEST, HIGH = 0.05, 0.75  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
+FEWER: Final = 0.5  # times as many pass a second at most, and
+SPREADS: Final = 2.5  # standard deviations fewer, where refused calls count
 FEWEST: Final = 8  # calls that must have passed
 
 
@@ -77,7 +80,9 @@ def saturation(calls: Calls, known: int | None = None) -> Saturation | None:
     if len(every.sent_s) == 0:
         return None
     known = most_in_flight(without_saturation(calls)) if known is None else known
-    late = calls.where([p == SATURATED for p in calls.phase])
+    if _fewer_by_pace(every):
+        return None
+    late = every.where([phase == SATURATED for phase in every.phase])
     return _told(every, every, known, windows=True) or _told(late, every, known)
 
 
@@ -170,6 +175,23 @@ def _full_of_calls(calls: Calls, known: int) -> bool:
         for lag in float(np.mean(between_s[1] - between_s[0])) * np.array([0.0, -5.0, -3.0, 3.0, 5.0])
     )
     return often > FOLLOWS[0] and often - float(np.mean(else_when)) > FOLLOWS[1]
+
+
+def _fewer_by_pace(every: Calls) -> bool:
+    """Return whether fewer passed a second while more was sent, as where refused calls count."""
+    refused_s = every.sent_s[every.outcome == REFUSED]
+    late = np.array([p == SATURATED for p in every.phase], bool)
+    full = every.sent_s > refused_s.min(initial=np.inf)
+    if not late.any() or not (full & ~late).any():
+        return False
+    passed, lasts_s = np.zeros(2), np.zeros(2)
+    for k, part in enumerate((full & ~late, late)):
+        passed[k], lasts_s[k] = np.sum(every.outcome[part] == ADMITTED), np.ptp(every.sent_s[part])
+    # Of two counts that one rate makes, the first share is that of the time, give or take its spread.
+    share = lasts_s[0] / lasts_s.sum()
+    spread = math.sqrt(share * (1.0 - share) * passed.sum())
+    fewer = passed[1] / lasts_s[1] < FEWER * passed[0] / lasts_s[0] if lasts_s.min() > 0.0 else False
+    return bool(fewer and passed[0] - share * passed.sum() > SPREADS * spread)
 
 
 def _heights(calls: Calls, passed: Bools, done_s: Floats) -> Ints:

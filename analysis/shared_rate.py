@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from analysis.estimate import Identified, Inference
     from analysis.saturation import Saturation
 
+HIDING: Final = frozenset({"token_bucket", "leaky_queue", "sliding_counter"})  # families behind which others hide
+NEARLY: Final = 0.2  # relative distance from a common window
 SEEN: Final = 0.01  # weight of an explanation that is allowed for
 SLACK: Final = 0.02  # by which two rates may differ
 SMALL: Final = 4.0  # calls, from which on one is no large part
@@ -32,15 +34,20 @@ def suspicious(said: Inference) -> bool:
 
     What they use steadily makes a bucket refill the more slowly, and two of its refills look like a counter whose
     window nobody would choose; those who come or go look like a limit that moved, or like two. Other windows are
-    contradicted soon.
+    contradicted soon; but one that is nearly a common one may be that, of a limit that moved.
     """
     requests, kinds = _requests(said), {finding.kind for finding in said.findings}
     if not requests or any(x.state != "measured" for x in requests) or kinds & {*SHARED, "random"}:
         return False
     odd = [x for x in requests if x.window_s not in COMMON_WINDOWS_S]
     if len(requests) == 1:
-        odd = [x for x in odd if x.family in {"token_bucket", "leaky_queue", "sliding_counter"}]
+        odd = [x for x in odd if x.family in HIDING or _nearly_common(x.window_s)]
     return bool(odd) or "drift" in kinds
+
+
+def _nearly_common(window_s: float | None) -> bool:
+    """Return whether somebody would choose a window not far from this one."""
+    return window_s is not None and any(abs(window_s / common - 1.0) < NEARLY for common in COMMON_WINDOWS_S)
 
 
 def beside_others(said: Inference, found: Saturation) -> Inference:
@@ -74,7 +81,7 @@ def _kept_back(said: Inference, at_once: int) -> float:
     """Return how many times as much may be allowed as passes: a counter of k calls lets in k - 1 when it is kept full.
 
     What fades of its last window leaves no room for a whole call until the next one begins. Where nothing is known of
-    the family, it is one of as many calls as passed together before, unless as many pass again now.
+    the family, it may be one of as many calls as passed together before, unless as many pass again now.
     """
     places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
     requests = [each for each in said.identified if each.limit.metric == "requests"]
@@ -82,7 +89,7 @@ def _kept_back(said: Inference, at_once: int) -> float:
     sizes = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
     if any(each.limit.state == "unresolved" for each in requests):
         before = [x.limit.limit or 0.0 for x in said.identified if x.limit.metric == "concurrency"]
-        sizes += [k for k in before if at_once < k <= SMALL]
+        sizes += [k / places for k in before if at_once < k <= SMALL * places]
     return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
 
 
