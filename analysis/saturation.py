@@ -34,6 +34,10 @@ LONGEST: Final = 20.0  # times the usual gap between calls is the longest that t
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
 LOWEST, HIGH = 0.05, 0.75  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
+A_PART: Final = 6  # calls on average in each part of the time, and parts,
+MOST_PARTS: Final = 400
+TOGETHER: Final = 0.3  # and how much what passes in these goes with the answers: where places bound it, nearly 1,
+BLURRED: Final = 0.3  # unless delays vary by so much of what an answer takes
 FEWER: Final = 0.5  # times as many pass a second at most, and
 SPREADS: Final = 2.5  # standard deviations fewer, where refused calls count
 FEWEST: Final = 8  # calls that must have passed
@@ -148,9 +152,10 @@ def _by_windows(passed_s: Floats, starts_s: Floats) -> bool:
 def _full_of_calls(calls: Calls, known: int) -> bool:
     """Return whether it was calls in flight that were too many.
 
-    Then all refusals stand about as high as any call did, and so high as the others in flight leave room for where
-    ``known`` passed at once; and where that is a few calls, what passes after a refusal follows on an answer more often
-    than a little earlier or later. Steady calls that one limit lets in one by one stand as high all the time, too.
+    Then all refusals stand about as high as any call did, and as high as others in flight leave room for where
+    ``known`` passed at once. Steady calls that a limit lets in one by one do, too: but where calls wait for places,
+    more pass whenever more answers have come. Where that is a few calls, what passes after a refusal follows on an
+    answer more often than a little earlier or later.
     """
     passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
     done_s = np.sort(calls.done_s[passed & np.isfinite(calls.done_s)])
@@ -162,19 +167,33 @@ def _full_of_calls(calls: Calls, known: int) -> bool:
         return False
     full = refused & (calls.sent_s > calls.sent_s[0] + float(np.quantile(took_s, 0.9)))
     lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
-    if lowest > 1.0 and lowest > HIGH * float(height.max()):
-        return True
     trips_s = (calls.done_s - calls.sent_s)[refused & np.isfinite(calls.done_s)]
     let_in = np.flatnonzero(passed[1:] & refused[:-1])
     if len(let_in) == 0 or len(trips_s) == 0:
         return False
     trip_s = float(np.median(trips_s))
+    if lowest > 1.0 and lowest > HIGH * float(height.max()):
+        blurred = np.ptp(np.quantile(trips_s, (0.05, 0.95))) > BLURRED * np.median(took_s)
+        return bool(blurred) or _together(calls.sent_s[passed], done_s - trip_s)
     between_s = calls.sent_s[let_in] + 0.5 * trip_s, calls.sent_s[let_in + 1] + 1.5 * trip_s
     often, *else_when = (
         float(np.mean(np.searchsorted(done_s, between_s[1] + lag) > np.searchsorted(done_s, between_s[0] + lag)))
         for lag in float(np.mean(between_s[1] - between_s[0])) * np.array([0.0, -5.0, -3.0, 3.0, 5.0])
     )
     return often > FOLLOWS[0] and often - float(np.mean(else_when)) > FOLLOWS[1]
+
+
+def _together(passed_s: Floats, freed_s: Floats) -> bool:
+    """Return whether more passed whenever more answers had come: a place must be free for each."""
+    lasted_s = float(passed_s[-1] - passed_s[0])
+    parts = int(min(len(passed_s) / A_PART, MOST_PARTS))
+    if parts < A_PART or lasted_s <= 0.0:
+        return True
+    edges_s = np.linspace(passed_s[0], passed_s[-1], parts + 1)
+    counts = [np.histogram(at_s, edges_s)[0] for at_s in (passed_s, freed_s)]
+    if min(np.ptp(c) for c in counts) == 0:
+        return False
+    return float(np.corrcoef(*counts)[0, 1]) > TOGETHER
 
 
 def _fewer_by_pace(every: Calls) -> bool:

@@ -23,10 +23,10 @@ SPECS = [
 
 
 def told(world: World, *, pace_per_s: float, lasts_s: float = 60.0, settles_s: float = 15.0) -> Saturation | None:
-    """Keep a limit full at an even pace."""
+    """Keep a limit full at an even pace, of which half is enough at first."""
     traffic = SimulatedTraffic(world, seed=1, max_requests=100_000)
-    for phase, so_long_s in ((SATURATING, settles_s), (SATURATED, lasts_s)):
-        offsets_s = np.arange(so_long_s * pace_per_s) / pace_per_s
+    for phase, so_long_s, pace in ((SATURATING, settles_s, 0.5 * pace_per_s), (SATURATED, lasts_s, pace_per_s)):
+        offsets_s = np.arange(so_long_s * pace) / pace
         traffic.run(probing.at_times(phase, tuple(offsets_s.tolist()), stop_refused=None))
         traffic.sleep_until(traffic.now_s() + 1.0 / pace_per_s)
     traffic.sleep_until(traffic.now_s() + 30.0)
@@ -90,3 +90,17 @@ def test_calls_of_one_moment_tell_nothing() -> None:
     for attempt in traffic.attempts:
         attempt.sent_s = 1.0
     assert saturation(Calls.from_attempts(traffic.attempts)) is None
+
+
+def test_steady_calls_in_flight_are_no_limit_on_them() -> None:
+    """A bucket lets them in one by one and answers take equally long, so that as many are in flight all the time."""
+    world = World((VirtualLimit("requests", limits.TokenBucket(29.0, 23.0)),), Network(0.02, 0.02), Service(3.4, 0.1))
+    found = told(world, pace_per_s=90.0)
+    assert found is not None
+    assert found.low <= 29.0 <= found.high
+
+
+def test_nothing_is_told_where_refused_calls_count() -> None:
+    """The more is sent, the less passes: behind seven counters a little does, and it is not their rate."""
+    spec = limits.SlidingLog(1, 1.0, count_refused=True)
+    assert told(World((VirtualLimit("requests", spec, replicas=7),), Network(0.02, 0.02)), pace_per_s=28.0) is None

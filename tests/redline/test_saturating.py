@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +18,7 @@ from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
-from redline.saturating import MOST_CALLS, saturate
+from redline.saturating import MOST_CALLS, check_s, saturate
 from redline.simulated import SimulatedTraffic
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def said(limit: Limit, *kinds: str) -> Inference:
     return Inference((Identified(limit),), told, 0.01, None)
 
 
-FOUND = Saturation(rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0)
+FOUND = Saturation(rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0, at_once=1)
 COUNTER = Limit(
     metric="requests", state="measured", family="sliding_counter", limit=20.0, window_s=17.3,
     rate_per_min=69.4, rate_per_min_ci95=(69.0, 69.8), burst=20.0,
@@ -238,3 +239,27 @@ def test_settings_are_not_discounted_twice() -> None:
     assert told.identified[0].limit.rate_per_min == pytest.approx(120.0)
     assert [finding.kind for finding in told.findings] == ["background"]
     assert recommend(told).requests_per_minute == recommend(alone).requests_per_minute
+
+
+def test_odd_windows_are_looked_at_for_longer() -> None:
+    """What such a counter remembers must have gone first; others take three quarters of a minute."""
+    assert check_s([60.0, 1.0]) == check_s([]) == 45.0
+    assert check_s([42.0, 60.0]) == pytest.approx(168.0)
+    assert check_s([599.0]) == 280.0
+
+
+@pytest.mark.parametrize(("window_s", "expected"), [(1.14, True), (1.0, False), (27.0, False)])
+def test_a_window_that_is_nearly_a_common_one_is_suspicious(window_s: float, *, expected: bool) -> None:
+    """It may be the common one, of a limit that moved; others are contradicted soon enough."""
+    limit = msgspec.structs.replace(COUNTER, family="fixed_window", window_s=window_s)
+    assert suspicious(said(limit)) is expected
+
+
+def test_where_nothing_is_known_a_counter_of_few_calls_is_allowed_for() -> None:
+    """Two calls passed together before; kept full, such a counter lets in one in a window."""
+    unknown = Limit(metric="requests", state="unresolved", reason="something else uses it")
+    places = Limit(metric="concurrency", state="at_least", limit=2.0)
+    told = replace(said(unknown, "background"), identified=(Identified(unknown), Identified(places)))
+    assert beside_others(told, FOUND).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 264.0))
+    together = replace(FOUND, at_once=2)
+    assert beside_others(told, together).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))

@@ -1,0 +1,81 @@
+"""Others who come by so seldom that probing missed them: bursts from rests, after the settings are verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from analysis.calls import Calls
+from analysis.infer import infer
+from analysis.two_limits import LOOKING
+from analysis.virtual import Background, Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.calibration import Calibration, CalibrationOptions, calibrate
+from redline.simulated import SimulatedTraffic
+
+if TYPE_CHECKING:
+    from mock_server.limits import Spec
+
+FEW = limits.SlidingLog(4, 10.0)
+
+
+def calibrated(
+    spec: Spec, others: Background | None = None, *more: VirtualLimit, seed: int = 1, most: int = 50_000
+) -> tuple[Calibration, SimulatedTraffic]:
+    """Calibrate behind a limit that others may use, too."""
+    world = World((VirtualLimit("requests", spec), *more), Network(0.03, 0.05), Service(0.8, 0.3), background=others)
+    traffic = SimulatedTraffic(world, seed=seed, max_requests=most)
+    return calibrate(traffic, CalibrationOptions(seed=seed)), traffic
+
+
+def looks(traffic: SimulatedTraffic) -> list[float]:
+    """Return when was looked."""
+    return [a.sent_s for a in traffic.attempts if a.phase == LOOKING]
+
+
+def test_who_comes_by_now_and_then_is_found() -> None:
+    """Two calls each 17 seconds find no room while probes fill the limit, which then looks as if it were ours alone."""
+    found = [calibrated(FEW, Background(0.12, group=2), seed=seed) for seed in range(1, 7)]
+    assert any(looks(traffic) for _, traffic in found)
+    for each, _ in found:
+        assert {finding.kind for finding in each.inference.findings} & {"background", "replicas"}
+        assert not any(x.limit.state == "random" for x in each.inference.identified)
+
+
+@pytest.mark.parametrize(
+    ("spec", "per_min"), [(FEW, 24.0), (limits.FixedWindow(3, 10.0), 18.0), (limits.TokenBucket(0.5, 4.0), 30.0)]
+)
+def test_nobody_is_made_up(spec: Spec, per_min: float) -> None:
+    """Alone, it says what it said before, a little more exactly, and the look ends by itself."""
+    found, traffic = calibrated(spec)
+    at_s = looks(traffic)
+    assert 0.0 < at_s[-1] - at_s[0] < 240.0
+    assert not {finding.kind for finding in found.inference.findings} & {"background", "replicas", "drift"}
+    assert found.inference.identified[0].limit.rate_per_min == pytest.approx(per_min, rel=0.01)
+    assert found.inference == infer(Calls.from_attempts(traffic.attempts, now_s=traffic.now_s()))
+
+
+def test_a_larger_limit_is_not_looked_at() -> None:
+    """Who uses a tenth of it would have been met while it was probed."""
+    _, traffic = calibrated(limits.SlidingLog(40, 10.0))
+    assert not looks(traffic)
+
+
+def test_it_puts_no_more_in_flight_than_probing_did() -> None:
+    """A limit on calls in flight one below the rate's burst stays out of reach: what it refuses is nobody's use."""
+    places = VirtualLimit("concurrency", limits.Concurrency(5))
+    for seed in range(3):
+        found, traffic = calibrated(limits.FixedWindow(6, 20.0), None, places, seed=seed)
+        assert looks(traffic)
+        assert found.inference.identified[0].limit.limit == 6.0
+        assert not found.inference.findings
+
+
+def test_a_budget_that_ends_in_the_look_takes_nothing_away() -> None:
+    """What was known and verified before it stands."""
+    whole, traffic = calibrated(FEW)
+    first = next(k for k, a in enumerate(traffic.attempts) if a.phase == LOOKING)
+    cut, _ = calibrated(FEW, most=first + 7)
+    assert (cut.ended, cut.settings, cut.verification) == (whole.ended, whole.settings, whole.verification)
+    assert cut.inference.identified[0].limit.limit == 4.0
