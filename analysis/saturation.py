@@ -48,7 +48,7 @@ class Saturation:
     """What passed: ``rate_per_s`` is the likely limit, which lies between ``low`` and ``high``.
 
     ``error``: of what passed, relative; ``parts``: that were compared for it, windows where it gives back by these;
-    ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed.
+    ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed then.
     """
 
     rate_per_s: float
@@ -109,11 +109,10 @@ def _told(sent: Calls, every: Calls, known: int, *, windows: bool = False) -> Sa
     off = np.histogram(passed_s, marks_s)[0] - rate * np.diff(marks_s)
     error = (float(np.sqrt(np.sum(off**2))) + 1.0) / passed
     share = min(1.0, rate * _gap_s(sent, marks_s))
-    at_once = _at_once(every.outcome)
-    most = 1.0 / (1.0 - (OTHERS + 1.0 / at_once) * min(share, 0.6))
+    most = 1.0 / (1.0 - (OTHERS + 1.0 / _at_once(every.outcome)) * min(share, 0.6))
     high = rate * (1.0 + error + failed / passed + GROUPS / (len(marks_s) - 1)) * most
     told, lasted_s = 0.5 * rate * (1.0 + most), float(marks_s[-1] - marks_s[0])
-    return Saturation(told, rate * (1.0 - error), high, error, len(marks_s) - 1, lasted_s, at_once)
+    return Saturation(told, rate * (1.0 - error), high, error, len(marks_s) - 1, lasted_s, _at_once(during.outcome))
 
 
 def _gap_s(sent: Calls, marks_s: Floats) -> float:
@@ -190,10 +189,10 @@ def _together(passed_s: Floats, freed_s: Floats) -> bool:
     if parts < A_PART or lasted_s <= 0.0:
         return True
     edges_s = np.linspace(passed_s[0], passed_s[-1], parts + 1)
-    counts = [np.histogram(at_s, edges_s)[0] for at_s in (passed_s, freed_s)]
-    if min(np.ptp(c) for c in counts) == 0:
+    passed, freed = (np.histogram(at_s, edges_s)[0] for at_s in (passed_s, freed_s))
+    if min(np.ptp(passed), np.ptp(freed)) == 0:
         return False
-    return float(np.corrcoef(*counts)[0, 1]) > TOGETHER
+    return float(np.corrcoef(passed, freed)[0, 1]) > TOGETHER
 
 
 def _fewer_by_pace(every: Calls) -> bool:

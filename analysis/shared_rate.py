@@ -23,7 +23,7 @@ NEARLY: Final = 0.2  # relative distance from a common window
 SEEN: Final = 0.01  # weight of an explanation that is allowed for
 SLACK: Final = 0.02  # by which two rates may differ
 TOGETHER: Final = 0.75  # of the calls that passed together before are about as many
-SMALL: Final = 4.0  # calls, from which on one is no large part
+SMALL: Final = 8.0  # calls, up to which one is a large part
 MANY: Final = 2.0  # roots of their mean, by which there may be more
 REASON: Final = (
     "what passed while more was sent than it lets in tells its rate; how it counts is hidden by what else uses it"
@@ -82,15 +82,17 @@ def _kept_back(said: Inference, at_once: int) -> float:
     """Return how many times as much may be allowed as passes: a counter of k calls lets in k - 1 when it is kept full.
 
     What fades of its last window leaves no room for a whole call until the next one begins. Where nothing is known of
-    the family, it may be one of as many calls as passed together before, unless about as many do again now.
+    the family, or more passed together before than it says, it may be one of so many calls, unless about as many pass
+    together again.
     """
     places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
     requests = [each for each in said.identified if each.limit.metric == "requests"]
     particles = [pair for each in requests for pair in each.particles]
     sizes = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
-    if any(each.limit.state == "unresolved" for each in requests):
-        before = [x.limit.limit or 0.0 for x in said.identified if x.limit.metric == "concurrency"]
-        sizes += [k / places for k in before if at_once < TOGETHER * k and k <= SMALL * places]
+    before = max((x.limit.limit or 0.0 for x in said.identified if x.limit.metric == "concurrency"), default=0.0)
+    known = all(x.limit.state == "measured" and before <= (x.limit.limit or before) for x in requests)
+    if not known and at_once < TOGETHER * before and before <= SMALL:
+        sizes.append(before / places)
     return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
 
 
