@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions, flight, judging, proposals, search
-from analysis.fit import REFUSED_VARIANTS, server_offset
+from analysis.fit import REFUSED_VARIANTS, asked_once, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.priors import prior_of
 
@@ -58,6 +58,7 @@ class Change:
         return (0.5, self.before.spec()), (0.5, self.after.spec())
 
 
+@asked_once
 def change_of(fitted: Fit) -> Change | None:
     """Return the change of a limit that explains the record better than one limit does; None where none does."""
     excuse = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from analysis.misfit import Misfit, misfit_of
 from analysis.priors import prior_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from analysis.calls import Bools, Calls, Floats
     from analysis.decisions import Record
@@ -36,11 +36,14 @@ RULED_OUT: Final = 25.0  # nats behind which another assumption about calls in f
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
-REMEMBERED: Final = 48  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
+ANSWERS: Final = 8  # that are kept of what was asked of explanations
+REMEMBERED: Final = 160  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
 AGAIN: Final = 2  # searches more, where what was not looked at contradicts the best explanation
 LEADING: Final = 20  # hypotheses that these start from
 MOST_REMEMBERED: Final = 20_000  # calls of a record that is kept for it
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,43 @@ def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, 
     return replace(found, calls=calls)
 
 
+def asked_once(ask: Callable[[Fit], T]) -> Callable[[Fit], T]:
+    """Let something be asked of the same explanation only once: what concludes from a record does so several times."""
+
+    @lru_cache(maxsize=ANSWERS)
+    def answer(asked: _Asked) -> T:
+        return ask(asked.fitted)
+
+    return lambda fitted: ask(fitted) if len(fitted.calls) > MOST_REMEMBERED else answer(_Asked(fitted))
+
+
+def _shown(calls: Calls) -> tuple[bytes | None, ...]:
+    """Return all of a record that an explanation depends on."""
+    paired = None
+    if decisions.PAIRED in calls.phase:
+        paired = np.array([phase == decisions.PAIRED for phase in calls.phase])
+    shown = (calls.sent_s, calls.done_s, calls.outcome, calls.tokens, calls.server_date, calls.asked, paired)
+    return tuple(None if a is None else a.tobytes() for a in shown)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """An explanation that something is asked of."""
+
+    fitted: Fit
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        found = self.fitted
+        return (*_shown(found.calls), found.offsets_s.tobytes(), found.hypotheses, found.concurrency)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Asked) and self._key == other._key
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
     """All that a fit depends on."""
@@ -156,10 +196,7 @@ class _Question:
 
     @property
     def _key(self) -> tuple[object, ...]:
-        c = self.calls
-        paired = np.array([phase == decisions.PAIRED for phase in c.phase]) if decisions.PAIRED in c.phase else None
-        shown = (c.sent_s, c.done_s, c.outcome, c.tokens, c.server_date, c.asked, paired)
-        return (*(None if a is None else a.tobytes() for a in shown), self.warm, self.tokens, self.thorough)
+        return (*_shown(self.calls), self.warm, self.tokens, self.thorough)
 
     def __hash__(self) -> int:
         return hash(self._key)

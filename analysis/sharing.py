@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions, flight, judging, proposals, replay, search, slopes
-from analysis.fit import REFUSED_VARIANTS, server_offset
+from analysis.fit import REFUSED_VARIANTS, asked_once, server_offset
 from analysis.priors import prior_of
 from mock_server import limits
 
@@ -116,6 +116,7 @@ class Sharing:
         return tuple((float(w), m.spec()) for w, m in zip(weights / weights.sum(), kept, strict=True))
 
 
+@asked_once
 def explain(fitted: Fit) -> Sharing:
     """Look for slopes that explain the record."""
     excuse = None
