@@ -260,13 +260,18 @@ class Moves(Knowledge):
         return rested_s
 
     def burst_of_all(self) -> ProbeReport:
-        """Send one call more than the limit lets in, from a rest, and wait for what is refused.
+        """Send as many calls as the limit lets in, from a rest, and wait for what is refused.
 
         No more are in flight than were before: a limit on these that was out of reach must stay so.
         """
-        count, rate = int(self.fit.hypotheses[0].limit) + 1, self.options.max_rate_per_s
+        count, rate = max(1, int(self.fit.hypotheses[0].limit)), self.options.max_rate_per_s
         cap = min(self.cap or count, max(1, self.fit.reached))
-        report = self.traffic.run(probing.burst(LOOKING, count, rate_per_s=rate, cap=cap))
+        if count <= cap:
+            probe = probing.burst(LOOKING, count, rate_per_s=rate)
+        else:
+            lasts_s = 1.2 * count * self._mean_latency_s() / cap + 0.5
+            probe = probing.stream(LOOKING, rate_per_s=rate, duration_s=lasts_s, cap=cap, most=count)
+        report = self.traffic.run(probe)
         self._let_refusals_arrive()
         self._refused_since(report.first)
         return report
