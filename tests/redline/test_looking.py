@@ -21,11 +21,11 @@ FEW = limits.SlidingLog(4, 10.0)
 
 
 def calibrated(
-    spec: Spec, others: Background | None = None, *more: VirtualLimit, seed: int = 1, most: int = 50_000
+    spec: Spec, others: Background | None = None, *more: VirtualLimit, seed: int = 1, lasts_s: float | None = None
 ) -> tuple[Calibration, SimulatedTraffic]:
     """Calibrate behind a limit that others may use, too."""
     world = World((VirtualLimit("requests", spec), *more), Network(0.03, 0.05), Service(0.8, 0.3), background=others)
-    traffic = SimulatedTraffic(world, seed=seed, max_requests=most)
+    traffic = SimulatedTraffic(world, seed=seed, max_duration_s=lasts_s)
     return calibrate(traffic, CalibrationOptions(seed=seed)), traffic
 
 
@@ -72,10 +72,12 @@ def test_it_puts_no_more_in_flight_than_probing_did() -> None:
         assert not found.inference.findings
 
 
-def test_a_budget_that_ends_in_the_look_takes_nothing_away() -> None:
-    """What was known and verified before it stands."""
+@pytest.mark.parametrize("rests", [2.5, 3.0])
+def test_a_budget_that_ends_in_the_look_takes_nothing_away(rests: float) -> None:
+    """Between two bursts or in the midst of a rest: what was known and verified before it stands."""
     whole, traffic = calibrated(FEW)
-    first = next(k for k, a in enumerate(traffic.attempts) if a.phase == LOOKING)
-    cut, _ = calibrated(FEW, most=first + 7)
+    at_s = looks(traffic)
+    cut, ended = calibrated(FEW, lasts_s=at_s[0] + rests * 10.0)
+    assert 0 < len(looks(ended)) < len(at_s)
     assert (cut.ended, cut.settings, cut.verification) == (whole.ended, whole.settings, whole.verification)
     assert cut.inference.identified[0].limit.limit == 4.0

@@ -16,6 +16,7 @@ from analysis.saturation import SATURATED, SATURATING, Saturation
 from analysis.shared_rate import beside_others, suspicious
 from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
+from redline import saturating
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.prober import Prober
 from redline.saturating import MOST_CALLS, check_s, saturate
@@ -128,6 +129,15 @@ def test_it_ends_where_the_target_fails() -> None:
     traffic.run = failing  # type: ignore[method-assign]
     saturate(prober, memory_s=12.0)
     assert len(traffic.attempts) - first < 400
+
+
+def test_no_more_is_sent_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little that tells, and not one call more."""
+    monkeypatch.setattr(saturating, "MOST_CALLS", 500)
+    prober = probed(limits.FixedWindow(60, 10.0))
+    first = len(prober.traffic.attempts)
+    saturate(prober, memory_s=66.0)
+    assert len(prober.traffic.attempts) - first == 500
 
 
 def test_an_hour_is_not_waited_for() -> None:
