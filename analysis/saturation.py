@@ -31,13 +31,14 @@ SINCE: Final = 2.5  # longest pauses since the last one, after which no window i
 MOSTLY: Final = 0.5  # of the time has passed since, too: longer pauses come by chance
 BLOCKS: Final = 6  # that such a time is cut into, to see how even it is
 LONGEST: Final = 20.0  # times the usual gap between calls is the longest that the pace made
+MOST_WAITED: Final = 0.6  # of the time, as far as that is allowed for
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
 LOWEST, HIGH = 0.05, 0.75  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
-A_PART: Final = 6  # calls on average in each part of the time, and parts,
-MOST_PARTS: Final = 400
-TOGETHER: Final = 0.3  # and how much what passes in these goes with the answers: where places bound it, nearly 1,
-BLURRED: Final = 0.3  # unless delays vary by so much of what an answer takes
+PART: Final = 0.6  # of what an answer takes is each part of the time at most, with so many calls on average;
+LEAST_A_PART, MOST_A_PART, LEAST_PARTS = 2.0, 8.0, 40  # and so many passed at least
+TOGETHER: Final = (0.3, 0.5)  # correlation with the answers from which on places bound what passes: at an even height,
+BLURRED: Final = 0.3  # and at any; not where delays vary by so much of what an answer takes
 FEWER: Final = 0.5  # times as many pass a second at most, and
 SPREADS: Final = 2.5  # standard deviations fewer, where refused calls count
 FEWEST: Final = 8  # calls that must have passed
@@ -48,7 +49,9 @@ class Saturation:
     """What passed: ``rate_per_s`` is the likely limit, which lies between ``low`` and ``high``.
 
     ``error``: of what passed, relative; ``parts``: that were compared for it, windows where it gives back by these;
-    ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed then.
+    ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed then, and
+    ``at_first``, at any time. ``waited``: for such a part of the time room for a call waited at most, where there was
+    never room for two.
     """
 
     rate_per_s: float
@@ -58,6 +61,8 @@ class Saturation:
     parts: int
     lasted_s: float
     at_once: int
+    at_first: int
+    waited: float
 
 
 def without_saturation(calls: Calls) -> Calls:
@@ -108,11 +113,21 @@ def _told(sent: Calls, every: Calls, known: int, *, windows: bool = False) -> Sa
     rate = passed / float(marks_s[-1] - marks_s[0])
     off = np.histogram(passed_s, marks_s)[0] - rate * np.diff(marks_s)
     error = (float(np.sqrt(np.sum(off**2))) + 1.0) / passed
-    share = min(1.0, rate * _gap_s(sent, marks_s))
-    most = 1.0 / (1.0 - (OTHERS + 1.0 / _at_once(every.outcome)) * min(share, 0.6))
+    share = min(MOST_WAITED, rate * _gap_s(sent, marks_s))
+    first = _at_once(every.outcome)
+    most = 1.0 / (1.0 - (OTHERS + 1.0 / first) * share)
     high = rate * (1.0 + error + failed / passed + GROUPS / (len(marks_s) - 1)) * most
-    told, lasted_s = 0.5 * rate * (1.0 + most), float(marks_s[-1] - marks_s[0])
-    return Saturation(told, rate * (1.0 - error), high, error, len(marks_s) - 1, lasted_s, _at_once(during.outcome))
+    return Saturation(
+        rate_per_s=0.5 * rate * (1.0 + most),
+        low=rate * (1.0 - error),
+        high=high,
+        error=error,
+        parts=len(marks_s) - 1,
+        lasted_s=float(marks_s[-1] - marks_s[0]),
+        at_once=_at_once(during.outcome),
+        at_first=first,
+        waited=share,
+    )
 
 
 def _gap_s(sent: Calls, marks_s: Floats) -> float:
@@ -164,35 +179,46 @@ def _full_of_calls(calls: Calls, known: int) -> bool:
     took_s = (calls.done_s - calls.sent_s)[passed & np.isfinite(calls.done_s)]
     if len(took_s) == 0:  # answers take longer than this
         return False
+    trips_s = (calls.done_s - calls.sent_s)[refused & np.isfinite(calls.done_s)]
+    if len(trips_s) == 0 or not (passed[1:] & refused[:-1]).any():
+        return False
     full = refused & (calls.sent_s > calls.sent_s[0] + float(np.quantile(took_s, 0.9)))
     lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
-    trips_s = (calls.done_s - calls.sent_s)[refused & np.isfinite(calls.done_s)]
-    let_in = np.flatnonzero(passed[1:] & refused[:-1])
-    if len(let_in) == 0 or len(trips_s) == 0:
-        return False
+    even = lowest > 1.0 and lowest > HIGH * float(height.max())
     trip_s = float(np.median(trips_s))
-    if lowest > 1.0 and lowest > HIGH * float(height.max()):
-        blurred = np.ptp(np.quantile(trips_s, (0.05, 0.95))) > BLURRED * np.median(took_s)
-        return bool(blurred) or _together(calls.sent_s[passed], done_s - trip_s)
+    blurred = np.ptp(np.quantile(trips_s, (0.05, 0.95))) > BLURRED * np.median(took_s)
+    together = None if blurred else _together(calls.sent_s[passed], done_s - trip_s, float(np.median(took_s)))
+    if even if together is None else together > TOGETHER[0 if even else 1]:
+        return True
+    return _follows(calls, done_s, trip_s)
+
+
+def _together(passed_s: Floats, freed_s: Floats, took_s: float) -> float | None:
+    """Return the correlation of what passed and what answers had freed by then; None where parts would be too small.
+
+    In longer parts than an answer takes, what passes is answered at once.
+    """
+    lasted_s = float(np.ptp(passed_s))
+    parts = math.ceil(max(lasted_s / (PART * took_s), len(passed_s) / MOST_A_PART))
+    if len(passed_s) < max(LEAST_A_PART * parts, LEAST_PARTS) or lasted_s <= 0.0:
+        return None
+    edges_s = np.linspace(passed_s[0], passed_s[-1], parts + 1)
+    passed, freed = (np.histogram(at_s, edges_s)[0] for at_s in (passed_s, freed_s))
+    if min(np.ptp(passed), np.ptp(freed)) == 0:
+        return 0.0
+    return float(np.corrcoef(passed, freed)[0, 1])
+
+
+def _follows(calls: Calls, done_s: Floats, trip_s: float) -> bool:
+    """Return whether what passes after a refusal follows on an answer, more often than a little earlier or later."""
+    passed, refused = calls.outcome == ADMITTED, calls.outcome == REFUSED
+    let_in = np.flatnonzero(passed[1:] & refused[:-1])
     between_s = calls.sent_s[let_in] + 0.5 * trip_s, calls.sent_s[let_in + 1] + 1.5 * trip_s
     often, *else_when = (
         float(np.mean(np.searchsorted(done_s, between_s[1] + lag) > np.searchsorted(done_s, between_s[0] + lag)))
         for lag in float(np.mean(between_s[1] - between_s[0])) * np.array([0.0, -5.0, -3.0, 3.0, 5.0])
     )
     return often > FOLLOWS[0] and often - float(np.mean(else_when)) > FOLLOWS[1]
-
-
-def _together(passed_s: Floats, freed_s: Floats) -> bool:
-    """Return whether more passed whenever more answers had come: a place must be free for each."""
-    lasted_s = float(passed_s[-1] - passed_s[0])
-    parts = int(min(len(passed_s) / A_PART, MOST_PARTS))
-    if parts < A_PART or lasted_s <= 0.0:
-        return True
-    edges_s = np.linspace(passed_s[0], passed_s[-1], parts + 1)
-    passed, freed = (np.histogram(at_s, edges_s)[0] for at_s in (passed_s, freed_s))
-    if min(np.ptp(passed), np.ptp(freed)) == 0:
-        return False
-    return float(np.corrcoef(passed, freed)[0, 1]) > TOGETHER
 
 
 def _fewer_by_pace(every: Calls) -> bool:

@@ -22,6 +22,7 @@ HIDING: Final = frozenset({"token_bucket", "leaky_queue", "sliding_counter"})  #
 NEARLY: Final = 0.2  # relative distance from a common window
 SEEN: Final = 0.01  # weight of an explanation that is allowed for
 SLACK: Final = 0.02  # by which two rates may differ
+ENOUGH: Final = 1.5  # calls in a row, for each server that counts apart: then none of its room is lost
 TOGETHER: Final = 0.75  # of the calls that passed together before are about as many
 SMALL: Final = 8.0  # calls, up to which one is a large part
 MANY: Final = 2.0  # roots of their mean, by which there may be more
@@ -66,7 +67,7 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
         findings = (*findings, _hidden(lowest, found))
     elif findings[0].kind == "drift" or len(requests) > 1:  # the rate may have been another one before
         return said
-    found = replace(found, high=found.high * _kept_back(said, found.at_once))
+    found = replace(found, high=found.high * _kept_back(said, found.at_once) * _kept_waiting(said, found))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
     kept = [x for x in said.identified if x.limit.metric != "requests" or x.limit is lowest]
     identified = tuple(_beside(each, found, theirs, alone=len(requests) == 1) for each in kept)
@@ -94,6 +95,15 @@ def _kept_back(said: Inference, at_once: int) -> float:
     if not known and at_once < TOGETHER * before and before <= SMALL:
         sizes.append(before / places)
     return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
+
+
+def _kept_waiting(said: Inference, found: Saturation) -> float:
+    """Return how many times as much may be allowed where servers count apart.
+
+    Room on one of them waits for a call that comes there; only where each lets in several at once is none of it lost.
+    """
+    places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
+    return 1.0 if found.at_first >= ENOUGH * places else 1.0 / (1.0 - found.waited)
 
 
 def _agrees(limit: Limit, found: Saturation) -> bool:

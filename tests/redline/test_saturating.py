@@ -166,7 +166,9 @@ def said(limit: Limit, *kinds: str) -> Inference:
     return Inference((Identified(limit),), told, 0.01, None)
 
 
-FOUND = Saturation(rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0, at_once=1)
+FOUND = Saturation(
+    rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0, at_once=1, at_first=9, waited=0.1
+)
 COUNTER = Limit(
     metric="requests", state="measured", family="sliding_counter", limit=20.0, window_s=17.3,
     rate_per_min=69.4, rate_per_min_ci95=(69.0, 69.8), burst=20.0,
