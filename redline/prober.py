@@ -30,6 +30,7 @@ OVERLOADED = 80  # calls
 JUST_IN_TIME = 30  # pairs of calls about as far apart as a limit of one lets them pass
 WHOLE = (4, 12.0)  # bursts of all that a window lets in, at most, and seconds that they may take
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
+SLOW = 0.35  # of the window is the pause between two lumps at most: a fill that takes longer needs none
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 UNLOOKED_EVERY = 4  # cycles
 
@@ -162,7 +163,7 @@ class Prober(Moves):
         rooms = self._rooms(now + np.array([0.0, sending_s + self._trip_s()]))
         expected = int(rooms[:, 0].max(initial=0.0))
         self.parted = False
-        if cycle == 0 or expected < LUMP or not self._in_doubt():
+        if cycle == 0 or expected < LUMP or not self._in_doubt() or self._slow(expected):
             return self._push(expected)
         # A part, a pause and the rest: what comes back later, at once or in two lumps, tells windows apart. Where
         # some expect clearly less room already, the part is what they forbid.
@@ -177,6 +178,10 @@ class Prober(Moves):
         if self.parted:
             self.traffic.sleep_until(report.ended_s + self.window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
+
+    def _slow(self, expected: int) -> bool:
+        """Return whether places are so few that a fill takes a good part of the window: it is no lump anyway."""
+        return self.cap is not None and expected * self._mean_latency_s() / self.cap > SLOW * self.window_guess_s()
 
     def _sent_blindly(self, cycle: int) -> bool:
         """Send on whatever comes back, where looking after each fill tells too little; returns whether that was so."""
