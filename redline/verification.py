@@ -41,6 +41,7 @@ LEAST_S = 20.0
 ENOUGH_CALLS = 100
 LONGER_S = 90.0
 UNEXPLAINED_STEP = 0.75  # share of the rate that is given up where nothing explains the refusals
+STUBBORN_STEP = 0.25  # and where what was refused first was still refused with as much less: it is no edge
 UNMET_LEAST_S = 63.0
 # A window so short says nothing of a minute, and a quota per second often has one per minute beside it. Paced at the
 # short limit, that one is met within two thirds of a minute if it is lower by half; a minute on the clock may have
@@ -179,7 +180,8 @@ def verify_and_lower(
         if lower <= accepted_share(settings, inference) or enough():
             break
         if attempt < began + ATTEMPTS_MAX:
-            settings = lowered(settings, seen, inference, traffic.attempts[first:])
+            least = 0.0 if attempt == began + 1 else STUBBORN_STEP
+            settings = lowered(settings, seen, inference, traffic.attempts[first:], least)
             settings = _lower_of(settings, rethink()) if rethink and attempt == began + 1 else settings
     return Story(tuple(tried))
 
@@ -197,15 +199,17 @@ def _least(one: float | None, other: float | None) -> float | None:
     return min((value for value in (one, other) if value), default=None)
 
 
-def lowered(settings: Settings, seen: Verification, inference: Inference, attempts: list[Attempt]) -> Settings:
-    """Return settings that what was refused would have fitted under.
+def lowered(
+    settings: Settings, seen: Verification, inference: Inference, attempts: list[Attempt], least: float = 0.0
+) -> Settings:
+    """Return settings that what was refused would have fitted under, lower by ``least`` (a share) at least.
 
     The rate goes down by the share that was refused, at its upper 95 % bound, and by at least one call per window
     of the slowest limit, the tokens likewise; the burst to one call; the warm-up's start with the rate. Where there
     was no rate, what passed becomes one. Where no limit explains the refusals the step is large, since nothing says
     how far to go. Places in flight: see `_fewer_places`.
     """
-    share = max(UNEXPLAINED_STEP if _unexplained(inference) else 0.0, min(0.5, seen.throttled_rate_upper95))
+    share = max(UNEXPLAINED_STEP if _unexplained(inference) else least, min(0.5, seen.throttled_rate_upper95))
     rpm = settings.requests_per_minute
     if rpm is None:
         kept = 1.0 - UNEXPLAINED_STEP if _unexplained(inference) else 1.0

@@ -107,6 +107,18 @@ def test_settings_that_are_too_high_are_lowered_until_they_hold() -> None:
     assert story.settings == after
 
 
+def test_what_is_refused_again_is_lowered_by_more() -> None:
+    """Four counters apart refuse a few in a thousand however little less is sent: no edge is near."""
+    apart = World((VirtualLimit("requests", SlidingLog(600, 10.0), replicas=4),), Network(0.01, SPREAD_S), SERVICE)
+    inference = inferred(SlidingLog(600, 10.0))
+    story = verify_and_lower(SimulatedTraffic(apart, seed=1), inference, recommend(inference))
+    rates = [settings.requests_per_minute or 0.0 for settings, _ in story.tried]
+    assert len(rates) == 3
+    assert rates[1] > 0.85 * rates[0]
+    assert rates[2] <= 0.75 * rates[1]
+    assert story.verification.passed
+
+
 def test_lowering_ends_after_two_more_attempts() -> None:
     """A limit ten times lower than believed is not reached by small steps: the failure is reported."""
     inference = inferred(SlidingLog(600, 10.0))
