@@ -109,7 +109,7 @@ def test_settings_that_are_too_high_are_lowered_until_they_hold() -> None:
 
 def test_what_is_refused_again_is_lowered_by_more() -> None:
     """Four counters apart refuse a few in a thousand however little less is sent: no edge is near."""
-    apart = World((VirtualLimit("requests", SlidingLog(600, 10.0), replicas=4),), Network(0.01, SPREAD_S), SERVICE)
+    apart = World((VirtualLimit("requests", SlidingLog(150, 10.0), replicas=4),), Network(0.01, SPREAD_S), SERVICE)
     inference = inferred(SlidingLog(600, 10.0))
     story = verify_and_lower(SimulatedTraffic(apart, seed=1), inference, recommend(inference))
     rates = [settings.requests_per_minute or 0.0 for settings, _ in story.tried]
