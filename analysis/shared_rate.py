@@ -65,8 +65,8 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
         if not suspicious(said) or _agrees(lowest, found):
             return said
         findings = (*findings, _hidden(lowest, found))
-    elif findings[0].kind == "drift" or len(requests) > 1:  # the rate may have been another one before
-        return said
+    elif len(requests) > 1 or (findings[0].kind == "drift" and _agrees(lowest, found)):
+        return said  # a limit that has moved lets in what it was told to let in since
     found = replace(found, high=found.high * _kept_back(said, found.at_once) * _kept_waiting(said, found))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
     kept = [x for x in said.identified if x.limit.metric != "requests" or x.limit is lowest]
@@ -102,8 +102,11 @@ def _kept_waiting(said: Inference, found: Saturation) -> float:
 
     Room on one of them waits for a call that comes there; only where each lets in several at once is none of it lost.
     """
-    places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
-    return 1.0 if found.at_first >= ENOUGH * places else 1.0 / (1.0 - found.waited)
+    either = any(finding.kind == "background" for finding in said.findings)
+    told = (f.ci95[0] if either and f.ci95 else f.value or 1.0 for f in said.findings if f.kind == "replicas")
+    places = max(told, default=1.0)
+    several = found.at_first >= ENOUGH * places and found.at_first > SMALL
+    return 1.0 if several or places <= 1.0 else 1.0 / (1.0 - found.waited)
 
 
 def _agrees(limit: Limit, found: Saturation) -> bool:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from redline.prober import Prober
     from redline.traffic import Attempt
 
-PACE: Final = (5.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
-FEW_PER_S: Final = 30.0  # calls a second, up to which they are few
+PACE: Final = (7.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
+FEW_PER_S: Final = 40.0  # calls a second, up to which they are few
 FASTER: Final = 1.6  # times as many are sent where so few are refused for each call that passes,
 SOME: Final = 0.6
 LEAST: Final = 2.4  # times what passes are sent, so that it is full even at half of that

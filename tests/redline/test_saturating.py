@@ -275,3 +275,22 @@ def test_where_nothing_is_known_a_counter_of_few_calls_is_allowed_for() -> None:
     assert beside_others(told, FOUND).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 264.0))
     together = replace(FOUND, at_once=2)
     assert beside_others(told, together).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+
+
+def test_others_who_came_are_told_from_a_limit_that_moved_by_what_passes() -> None:
+    """What was told to have fallen still lets in as much as before: it did not move."""
+    now = msgspec.structs.replace(COUNTER, family="fixed_window", window_s=60.0, limit=69.0)
+    moved = said(now, "drift", "background")
+    assert beside_others(moved, FOUND).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+    agreed = replace(FOUND, rate_per_s=1.16, low=1.1, high=1.2)
+    assert beside_others(moved, agreed) == moved
+
+
+@pytest.mark.parametrize(("at_first", "high"), [(4, 146.7), (9, 146.7), (30, 132.0)])
+def test_room_on_servers_that_count_apart_waits_for_a_call_on_each(at_first: int, high: float) -> None:
+    """Unless each of them lets in several at once."""
+    unknown = Limit(metric="requests", state="unresolved", reason="servers count apart")
+    apart = Finding(kind="replicas", value=8.0, ci95=(6.0, 10.0))
+    told = Inference((Identified(unknown),), (apart,), 0.01, None)
+    limit = beside_others(told, replace(FOUND, at_first=at_first)).identified[0].limit
+    assert limit.rate_per_min_ci95 == pytest.approx((114.0, high), abs=0.1)
