@@ -89,9 +89,7 @@ def surprises_of_rates(calls: Calls, limits: Iterable[Hypothesis], spread_s: flo
 
 
 def _surprise(calls: Calls, let_in: Iterable[Bools], spread_s: float) -> float:
-    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
-    if calls.asked is not None:
-        decided &= calls.asked
+    decided = _decided(calls)
     burst = np.concatenate([[0], np.cumsum(np.diff(calls.sent_s) > spread_s)])
     mean, spread = _counted(let_in, burst, decided)
     off = 0.5 * ((np.bincount(burst, decided & (calls.outcome == ADMITTED)) - mean) / spread) ** 2
@@ -120,11 +118,17 @@ def _first(calls: Calls) -> Calls:
 
 def _stretches(calls: Calls, spread_s: float) -> tuple[Ints, Bools, Floats]:
     """Return the stretch that each call is in, which are decided, and how many were let in of each stretch."""
-    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    decided = _decided(calls)
     began = np.concatenate([[True], np.diff(calls.sent_s) > spread_s])
     since_s = calls.sent_s - calls.sent_s[np.maximum.accumulate(np.where(began, np.arange(len(calls)), 0))]
     stretch = np.cumsum(began | (np.diff(since_s // spread_s, prepend=0.0) != 0.0)) - 1
-    return stretch.astype(np.int64), np.asarray(decided), _bins(stretch, calls.outcome == ADMITTED)
+    return stretch.astype(np.int64), decided, _bins(stretch, decided & (calls.outcome == ADMITTED))
+
+
+def _decided(calls: Calls) -> Bools:
+    """Return which calls were let in or refused, of those that a limit is asked to explain."""
+    decided = (calls.outcome == ADMITTED) | (calls.outcome == REFUSED)
+    return decided if calls.asked is None else np.asarray(decided & calls.asked)
 
 
 def _cost(seen: Floats, mean: Floats, off: Floats) -> float:

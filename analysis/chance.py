@@ -32,20 +32,22 @@ def by_chance(fitted: Fit, metric: str = "requests") -> bool:
     A limit on calls in flight explains nothing where a call may have met it or may not: such decisions cost it as
     much as chance among them would. With a limit that is free to lie anywhere, and delays that may have changed the
     order of calls, some of the refusals by chance can always be explained: an edge that contradicts most is none.
+    What the limit was not asked to explain is no sign of chance either.
     """
-    admitted = int(np.sum(fitted.calls.outcome == ADMITTED))
-    if min(fitted.refusals, admitted) < FEWEST_REFUSALS or not _scattered(fitted.calls.outcome):
+    asked = fitted.calls if fitted.calls.asked is None else fitted.calls.where(fitted.calls.asked)
+    refused, admitted = (int(np.sum(asked.outcome == o)) for o in (REFUSED, ADMITTED))
+    if min(refused, admitted) < FEWEST_REFUSALS or not _scattered(asked.outcome):
         return False
-    if not _at_any_pace(fitted.calls):
+    if not _at_any_pace(asked):
         return False
-    if fitted.missed > MOSTLY * fitted.refusals:
+    if fitted.missed > MOSTLY * refused:
         return True
     explained = fitted.missed * np.log(OUTLIER)
     if fitted.best is not None:
         explained = min(explained, fitted.best.log_likelihood)
     if fitted.concurrency is not None:
         explained += log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
-    if log_chance(fitted.refusals, admitted) > explained - 2.0 * RATE_PRICE:
+    if log_chance(refused, admitted) > explained - 2.0 * RATE_PRICE:
         return True
     if fitted.best is None or fitted.concurrency is not None or metric != "requests":
         return False

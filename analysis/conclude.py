@@ -166,7 +166,7 @@ def token_limit(requests: Fit, probes: Calls, tokens: Fit | None) -> Identified:
 
 
 def _token_rate(fitted: Fit, best: Hypothesis) -> Identified:
-    doubt = _contradiction(fitted, "input_tokens")
+    doubt = _contradiction(fitted, "input_tokens", chance=by_chance(fitted, "input_tokens"))
     if doubt is not None:
         return Identified(doubt)
     if fitted.misfit.kind() in {"replicas", "drift"}:
@@ -182,7 +182,8 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
     best = fitted.best
     looked = LOOKING in fitted.calls.phase
     chance = by_chance(fitted) and not looked  # a limit that explained all else is looked at
-    fewest = min(fewest, FEWEST_RESTED) if looked else fewest
+    if _refused_from_rest(fitted.calls) >= FEWEST_RESTED:
+        fewest = min(fewest, FEWEST_RESTED)
     kind = fitted.misfit.kind(fewest)
     if kind is None and fitted.missed > _tolerated(fitted):
         fewest = FEWEST_PROVEN
@@ -196,7 +197,7 @@ def _requests(fitted: Fit, fewest: int) -> tuple[Identified, tuple[Finding, ...]
             return said(doubt, _exact(fitted, best, fewest), _unexplained(fitted), change)
     if best is not None and change is not None:
         return changed(change, _exact(fitted, best, fewest).limit)
-    contradiction = _contradiction(fitted)
+    contradiction = _contradiction(fitted, chance=chance)
     if contradiction is not None:
         return Identified(contradiction), ()
     if best is None:
@@ -265,13 +266,19 @@ def _gave_back(fitted: Fit) -> bool:
     return bool(np.any(outcome[first:] == ADMITTED))
 
 
-def _contradiction(fitted: Fit, metric: str = "requests") -> Limit | None:
+def _refused_from_rest(calls: Calls) -> int:
+    """Return how many calls were refused of those that one limit, at rest, should all have let in."""
+    looked = np.array([phase == LOOKING for phase in calls.phase], bool)
+    return int(np.sum(looked & (calls.outcome == REFUSED)))
+
+
+def _contradiction(fitted: Fit, metric: str = "requests", *, chance: bool) -> Limit | None:
     """Return what to say where no limit explains the record: refusals by chance, or a reason to doubt."""
     refused = fitted.refusals
     decided = refused + int(np.sum(fitted.calls.outcome == ADMITTED))
     if refused < FEWEST_REFUSALS or refused == decided:
         return None
-    if by_chance(fitted, metric):
+    if chance:
         return Limit(
             metric=metric,
             state="random",

@@ -29,7 +29,13 @@ ELITE: Final = 8  # shapes that a smooth search goes on from
 SETTLED: Final = 12  # and those that it hands on
 NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
 VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
-SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary
+SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary,
+ANOTHER_VALLEY: Final = 0.05  # and by which those are that are gone down by themselves,
+LOOKED_AT: Final = 60  # of so many shapes,
+HOPEFUL: Final = 3.0  # where so much of `likelihood.overlap` is left at most
+VALLEY_STEPS: Final = 7
+FEW: Final = 4  # shapes that one goes on from there,
+ASIDE: Final = 0.02  # windows apart at first
 
 
 class Pool:
@@ -63,8 +69,11 @@ class Pool:
         return other
 
 
-def settled(pool: Pool, seen: Structure, rng: np.random.Generator) -> list[Shape]:
-    """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends."""
+def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: float = HOPEFUL) -> list[Shape]:
+    """Follow the smooth measure of misfit downhill from the best of these shapes; returns where that ends.
+
+    ``hopeful``: how much of it may be left where single valleys are worth going down.
+    """
     if not pool.far:
         return []
     tops: list[float] = []
@@ -73,27 +82,53 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator) -> list[Shape
         tops.append(pool.far[elite[0]])
         if step >= STALLED and tops[-1] >= 0.99 * tops[-1 - STALLED]:
             break
-        best = np.array(elite)
-        # The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
-        place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
-        around = np.cov(place, rowvar=False).reshape(place.shape[1], -1) if len(place) > 1 else np.eye(place.shape[1])
-        floor = np.diag([1.0, float(best[0, 0]) ** 2][: place.shape[1]]) * (0.03 * 0.5**step) ** 2
-        moves = rng.multivariate_normal(np.zeros(place.shape[1]), 1.5 * around + floor, size=(len(place), 6))
-        moved = (place[:, None] + moves).reshape(-1, place.shape[1])
-        pool.add((math.exp(row[0]), *row[1:]) for row in moved.tolist())
-    if pool.family == "sliding_counter" and 0.0 < pool.top < NEARLY:
-        for valley in _distinct(pool.nearest(ELITE)):
+        pool.add(_moved(elite, 0.03 * 0.5**step, 6, rng))
+    if pool.family != "sliding_counter":
+        return pool.nearest(SETTLED)
+    if 0.0 < pool.top < hopeful:
+        for valley in _distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
+            _go_down(pool, valley, rng)
+    if 0.0 < pool.top < NEARLY:
+        for valley in _distinct(pool.nearest(ELITE), SAME_VALLEY):
             pool.add(_feasible(pool.quick, valley, seen))
             if pool.top == 0.0:
                 break
-    return pool.nearest(SETTLED)
+    return [*pool.nearest(SETTLED), *_distinct(pool.nearest(LOOKED_AT * VALLEYS), ANOTHER_VALLEY)]
 
 
-def _distinct(ranked: Sequence[Shape]) -> list[Shape]:
-    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place."""
+def _moved(elite: Sequence[Shape], least: float, times: int, rng: np.random.Generator) -> list[Shape]:
+    """Return shapes as far from these as they are from each other, and ``least`` of a window at least.
+
+    The measure is a narrow valley across window and boundary: the spread of the best tells its direction.
+    """
+    best = np.array(elite)
+    place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
+    many = place.shape[1]
+    around = np.cov(place, rowvar=False).reshape(many, -1) if len(place) > 1 else np.eye(many)
+    floor = np.diag([1.0, float(best[0, 0]) ** 2][:many]) * least**2
+    moves = rng.multivariate_normal(np.zeros(many), 1.5 * around + floor, size=(len(place), times))
+    return [(math.exp(row[0]), *row[1:]) for row in (place[:, None] + moves).reshape(-1, many).tolist()]
+
+
+def _go_down(pool: Pool, valley: Shape, rng: np.random.Generator) -> None:
+    """Go on from one valley alone: among shapes of several, their distance hides the direction of each."""
+    own = [valley, *((valley[0] * (1.0 + d), valley[1]) for d in (-ASIDE, ASIDE))]
+    pool.add(own)
+    for step in range(VALLEY_STEPS):
+        own = sorted((shape for shape in own if shape in pool.far), key=pool.far.__getitem__)[:FEW]
+        moved = _moved(own, ASIDE * 0.6**step, 6, rng)
+        pool.add(moved)
+        own += moved
+
+
+def _distinct(ranked: Sequence[Shape], apart: float) -> list[Shape]:
+    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place.
+
+    ``apart``: windows by which these are further apart, in window or boundary.
+    """
     kept: list[Shape] = []
     for shape in ranked:
-        near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < SAME_VALLEY * k[0] for k in kept)
+        near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < apart * k[0] for k in kept)
         if len(kept) < VALLEYS and not any(near):
             kept.append(shape)
     return kept

@@ -7,7 +7,7 @@ that at least one was full: refusals that the concurrency limit explains are exc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -155,7 +155,11 @@ def asked_once(ask: Callable[[Fit], T]) -> Callable[[Fit], T]:
     def answer(asked: _Asked) -> T:
         return ask(asked.fitted)
 
-    return lambda fitted: ask(fitted) if len(fitted.calls) > MOST_REMEMBERED else answer(_Asked(fitted))
+    @wraps(ask)
+    def asked(fitted: Fit) -> T:
+        return ask(fitted) if len(fitted.calls) > MOST_REMEMBERED else answer(_Asked(fitted))
+
+    return asked
 
 
 def _shown(calls: Calls) -> tuple[bytes | None, ...]:
@@ -163,7 +167,8 @@ def _shown(calls: Calls) -> tuple[bytes | None, ...]:
     paired = None
     if decisions.PAIRED in calls.phase:
         paired = np.array([phase == decisions.PAIRED for phase in calls.phase])
-    shown = (calls.sent_s, calls.done_s, calls.outcome, calls.tokens, calls.server_date, calls.asked, paired)
+    which = (calls.asked, calls.telling, paired)
+    shown = (calls.sent_s, calls.done_s, calls.outcome, calls.tokens, calls.server_date, *which)
     return tuple(None if a is None else a.tobytes() for a in shown)
 
 

@@ -253,8 +253,10 @@ def _threshold_windows(record: Record, limit: int) -> list[float]:
 def _counters(record: Record, seen: Structure) -> list[Shape]:
     """Return a grid, and for each window the boundary that lets the first recovery come one call after it."""
     duration = duration_s(record)
-    windows = [*round_windows(2 * duration), *np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)]
+    likely = round_windows(2 * duration)
+    windows = [*likely, *np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)]
     shapes: list[Shape] = [(float(w), float(record.history_s[0] + f * w)) for w in windows for f in np.arange(12) / 12]
+    shapes += [(w, float(record.history_s[0] + f * w)) for w in likely for f in np.arange(36) / 36 if round(36 * f) % 3]
     if seen.usual <= FEW:  # one call bars the window after its own too: a fixed window twice as long, at most moments
         shapes += [(0.5 * window, boundary) for window, boundary in _fixed(record, seen)]
     many = max(1.0, float(seen.lumps.max(initial=1.0)))

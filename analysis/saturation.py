@@ -33,13 +33,14 @@ BLOCKS: Final = 6  # that such a time is cut into, to see how even it is
 LONGEST: Final = 20.0  # times the usual gap between calls is the longest that the pace made
 MOST_WAITED: Final = 0.6  # of the time, as far as that is allowed for
 GROUPS: Final = 0.12  # of a window more than usual, that others may take of one at once
+FREE: Final = 0.4  # of the most calls in flight, below which hardly a limit on these refuses: others hold fewer places
 LOWEST, HIGH = 0.05, 0.75  # quantile of the calls in flight at refusals, and share of the most there were
 FOLLOWS: Final = (0.75, 0.35)  # share of the calls that passed after an answer, and more than by accident
 PART: Final = 0.6  # of what an answer takes is each part of the time at most, with so many calls on average;
 LEAST_A_PART, MOST_A_PART, LEAST_PARTS = 2.0, 8.0, 40  # and so many passed at least
 TOGETHER: Final = (0.3, 0.5)  # correlation with the answers from which on places bound what passes: at an even height,
 BLURRED: Final = 0.3  # and at any; not where delays vary by so much of what an answer takes
-FEWER: Final = 0.5  # times as many pass a second at most, and
+FEWER: Final = 0.4  # times as many pass a second at most, and
 SPREADS: Final = 2.5  # standard deviations fewer, where refused calls count
 FEWEST: Final = 8  # calls that must have passed
 
@@ -50,8 +51,8 @@ class Saturation:
 
     ``error``: of what passed, relative; ``parts``: that were compared for it, windows where it gives back by these;
     ``lasted_s``: how long they are together; ``at_once``: the most calls in a row that passed then, and
-    ``at_first``, at any time. ``waited``: for such a part of the time room for a call waited at most, where there was
-    never room for two.
+    ``ever_at_once``, at any time. ``waited``: for such a part of the time room for a call waited at most, where there
+    was never room for two.
     """
 
     rate_per_s: float
@@ -61,7 +62,7 @@ class Saturation:
     parts: int
     lasted_s: float
     at_once: int
-    at_first: int
+    ever_at_once: int
     waited: float
 
 
@@ -125,7 +126,7 @@ def _told(sent: Calls, every: Calls, known: int, *, windows: bool = False) -> Sa
         parts=len(marks_s) - 1,
         lasted_s=float(marks_s[-1] - marks_s[0]),
         at_once=_at_once(during.outcome),
-        at_first=first,
+        ever_at_once=first,
         waited=share,
     )
 
@@ -183,7 +184,9 @@ def _full_of_calls(calls: Calls, known: int) -> bool:
     if len(trips_s) == 0 or not (passed[1:] & refused[:-1]).any():
         return False
     full = refused & (calls.sent_s > calls.sent_s[0] + float(np.quantile(took_s, 0.9)))
-    lowest = float(np.quantile(height[full], LOWEST)) if full.any() else 0.0
+    lowest, usual = np.quantile(height[full], (LOWEST, 0.5)).tolist() if full.any() else (0.0, height.max())
+    if usual < FREE * height.max():  # what is left of a window refuses while answers have long freed all places
+        return False
     even = lowest > 1.0 and lowest > HIGH * float(height.max())
     trip_s = float(np.median(trips_s))
     blurred = np.ptp(np.quantile(trips_s, (0.05, 0.95))) > BLURRED * np.median(took_s)

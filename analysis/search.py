@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from analysis import steps
-from analysis.descent import Pool, settled
+from analysis.descent import HOPEFUL, Pool, settled
 from analysis.judging import judged, screened
 from analysis.priors import priors_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
@@ -116,7 +116,8 @@ def search(
         pool = Pool(record, family, seen)
         pool.add([*start, *proposed])
         near = rival < badly or pool.top < ASTRAY
-        proposed = settled(pool.copy(), seen, rng) if near else []
+        hopeful = HOPEFUL if rival < badly else 0.5 * ASTRAY
+        proposed = settled(pool.copy(), seen, rng, hopeful) if near else []
     ranked = table.look([*start, *proposed])
     if not ranked or ranked[0][0] < rival - BEHIND:
         return []
@@ -130,14 +131,24 @@ def search(
         ranked = _refined(table, sorted([*ranked[:8], *again], reverse=True), record, family, seen, rng)
     if ranked[0][0] < rival - FOLLOWED:
         return []
-    table.look(steps.rounded(family, ranked[0][1], seen))
+    _look_on(table, ranked[0][1], record, family, seen, lost=lost)
+    return _middle_first(table.hypotheses(bonus))
+
+
+def _look_on(table: _Table, best: Shape, record: Record, family: str, seen: Structure, *, lost: bool) -> None:
+    """Look at what lies near the best shape but is easily missed, and outwards for how far it may be off."""
+    table.look(steps.rounded(family, best, seen))
     if family in JAGGED:
         around_s = record.spread_s * np.linspace(-1.5, 1.5, 61)
-        table.look([(ranked[0][1][0] + d,) for d in around_s.tolist()])
-    for _ in range(0 if lost else 2):
+        table.look([(best[0] + d,) for d in around_s.tolist()])
+    if lost:
+        return
+    if family == "token_bucket":
+        for _ in range(2):
+            table.look(steps.along(*table.ridge()))
+    for _ in range(2):
         ends = table.ends()
         table.look([shape for end in ends for shape in steps.outwards(end, seen)])
-    return _middle_first(table.hypotheses(bonus))
 
 
 def poor(refusals: int) -> float:
@@ -208,6 +219,12 @@ class _Table:
             return []
         rate = shapes[:, 0] if self._family == "token_bucket" else limit / shapes[:, 0]
         return [tuple(shapes[k].tolist()) for k in (int(np.argmin(rate)), int(np.argmax(rate)))]
+
+    def ridge(self) -> tuple[Floats, Floats]:
+        """Return (rates, thresholds) of the points that are worth remembering, the best one first."""
+        score, _, limit, shapes = self._within(KEEP)
+        order = np.argsort(-score, kind="stable")
+        return shapes[order, 0], limit[order]
 
     def hypotheses(self, bonus: float) -> list[Hypothesis]:
         """Return the points near the best, best first."""

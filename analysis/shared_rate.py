@@ -56,22 +56,30 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
     """Return what is said with the rate that was ``found``, where others or servers that count apart use the limit.
 
     They do where they were told, or where what passed contradicts what is told. Two limits that it contradicts are one.
+    A limit that has moved lets in what it was told to let in since, unless it still moves.
     """
     requests = _requests(said)
     if not requests or any(x.state not in {"measured", "unresolved"} for x in requests):
         return said
     lowest, findings = min(requests, key=lambda x: x.rate_per_min or 0.0), said.findings
-    if not any(finding.kind in SHARED for finding in findings):
-        if not suspicious(said) or _agrees(lowest, found):
-            return said
-        findings = (*findings, _hidden(lowest, found))
-    elif len(requests) > 1 or (findings[0].kind == "drift" and _agrees(lowest, found)):
-        return said  # a limit that has moved lets in what it was told to let in since
+    shared = any(f.kind in SHARED for f in findings)
+    moved = lowest.state == "measured" and any(f.kind == "drift" for f in findings[:1])
+    if len(requests) > 1 if shared else not suspicious(said):
+        return said
+    if (moved or not shared) and _agrees(lowest, found):
+        return replace(said, findings=tuple(f for f in findings if f.kind != "background")) if moved else said
+    if moved or not shared:
+        findings = (_hidden(lowest, found), *(_or_moved(f) for f in findings if f.kind != "background"))
     found = replace(found, high=found.high * _kept_back(said, found.at_once) * _kept_waiting(said, found))
     theirs = OTHERS * found.rate_per_s * (said.latency.mean_s if said.latency else 0.0)
     kept = [x for x in said.identified if x.limit.metric != "requests" or x.limit is lowest]
     identified = tuple(_beside(each, found, theirs, alone=len(requests) == 1) for each in kept)
     return replace(said, identified=identified, findings=findings)
+
+
+def _or_moved(told: Finding) -> Finding:
+    """Return what was told of a limit that has moved, as the other possibility: it may still be moving."""
+    return msgspec.structs.replace(told, text=f"or it still changes: {told.text}") if told.kind == "drift" else told
 
 
 def _requests(said: Inference) -> list[Limit]:
@@ -105,7 +113,7 @@ def _kept_waiting(said: Inference, found: Saturation) -> float:
     either = any(finding.kind == "background" for finding in said.findings)
     told = (f.ci95[0] if either and f.ci95 else f.value or 1.0 for f in said.findings if f.kind == "replicas")
     places = max(told, default=1.0)
-    several = found.at_first >= ENOUGH * places and found.at_first > SMALL
+    several = found.ever_at_once >= ENOUGH * places and found.ever_at_once > SMALL
     return 1.0 if several or places <= 1.0 else 1.0 / (1.0 - found.waited)
 
 

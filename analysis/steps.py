@@ -15,10 +15,15 @@ from analysis.proposals import ROUND_WINDOWS_S, clock_aligned, duration_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from analysis.calls import Floats
     from analysis.decisions import Record
     from analysis.proposals import Shape, Structure
 
 NEAR: Final = 0.06  # relative distance within which a round window is tried
+FEWEST_BURSTS: Final = 3  # that tell the direction of a ridge,
+FINE: Final = 0.002  # of the refill rate is a step that others are too coarse for,
+ALONG: Final = np.array([2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 32, 40, 50, 60])  # bursts to either side,
+FARTHEST: Final = 0.2  # relative distance of their refill rates, at most
 STEPS: Final = 10.0 ** np.linspace(-4.0, -0.7, 12)
 
 
@@ -66,6 +71,22 @@ def rounded(family: str, shape: Shape, seen: Structure) -> list[Shape]:
             kept = shape[1] + math.floor((first - shape[1]) / shape[0] + 0.5) * shape[0]
             shapes += [(w, kept + d * w) for d in (-0.004, -0.001, 0.0, 0.001, 0.004)]
     return shapes
+
+
+def along(rates: Floats, bursts: Floats) -> list[Shape]:
+    """Step along the ridge of a bucket, where a larger burst makes up for a slower refill.
+
+    Bursts are whole, so the likelihood has a peak for each of them, and the best may be far from the first one found.
+    ``rates``, ``bursts``: points of the ridge, the best one first.
+    """
+    if len(np.unique(bursts)) < FEWEST_BURSTS:
+        return []
+    one_s = -float(np.polyfit(bursts, rates, 1)[0])  # by so much the refill is slower for one call more
+    if not 0.0 < one_s < FINE * rates[0]:  # coarser ones are found without this
+        return []
+    many = np.concatenate([-ALONG, np.linspace(-1.5, 1.5, 13), ALONG])
+    near = rates[0] + one_s * many
+    return [(rate,) for rate in near[np.abs(near / rates[0] - 1.0) < FARTHEST].tolist()]
 
 
 def outwards(shape: Shape, seen: Structure) -> list[Shape]:

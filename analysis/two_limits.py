@@ -38,11 +38,15 @@ AGAIN: Final = 2  # fits in a row that are so contradicted
 LOST: Final = 3  # answers that two limits may leave over while they are still fitted, beyond what is tolerated then
 TOLERATED: Final = 0.002  # share of the calls that true pairs leave over; of a short record, which much explains, none
 MORE: Final = 3.0  # times the refusals before two limits are tried again: true pairs were found at the first try
-FAR_OFF: Final = 0.1  # share of the refusals that a second limit leaves over where there is none: no true pair left one
+ASTRAY: Final = (0.4, 0.35)  # share of the refusals left to a second limit by a first one far off, of which it may
+# leave so many: no true pair left as many otherwise
+BETTER: Final = 0.5  # times as much left over as by the turn before: such turns go on
 MOST_TRIED: Final = 2  # sets of left-over refusals; all of 24 pairs in 72 virtual worlds were found by the first
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 OWN: Final = 4  # refusals that each of two limits must explain alone
 VERIFYING: Final = "verify"  # how the phases of a verification begin,
+BESIDE: Final = "beside"  # the phase of the first call that is sent because two limits were met,
+FLIGHT: Final = "flight"  # that of a look at calls in flight,
 LOOKING: Final = "look"  # and the phase of what looks for others after it
 
 
@@ -144,9 +148,10 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
             continue
         tried.add(left.tobytes())
         other = fit(calls.excuse(calls.throttled & ~left))
-        if other.missed > LOST + most + FAR_OFF * int(calls.throttled.sum()):
-            break
-        made = _alternated(calls, first, other, LOST + most)
+        many, to_other = int(calls.throttled.sum()), int(left.sum())
+        bound = LOST + most + (ASTRAY[1] * to_other if to_other > ASTRAY[0] * many else 0.0)
+        near = other.best is not None and other.missed <= bound
+        made = _alternated(calls, first, other, LOST + most) if near else None
         if made is not None and (found is None or made.missed < found.missed):
             found = made
         if len(tried) == MOST_TRIED or (found is not None and found.missed == 0):
@@ -183,7 +188,12 @@ def _left_by(calls: Calls, first: Fit) -> Bools | None:
 
 
 def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
-    """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings."""
+    """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings.
+
+    Where probing went on because two limits explained what it had met, the short one of these comes first.
+    """
+    if (met := _met_before(calls)) is not None:
+        yield met.short
     verifying = np.flatnonzero([p.startswith(VERIFYING) for p in calls.phase])
     if len(verifying):
         calls = calls.take(np.arange(verifying[0]))
@@ -206,6 +216,15 @@ def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
     yield from made[:MOST_FIRSTS]
     if whole is not None:
         yield whole
+
+
+def _met_before(calls: Calls) -> Pair | None:
+    """Return the two limits for which probing went on, if it did; a last look at calls in flight lies between."""
+    beside = np.flatnonzero([p == BESIDE for p in calls.phase])
+    if not len(beside):
+        return None
+    probing = np.flatnonzero([p != FLIGHT for p in calls.phase[: beside[0]]])
+    return pair(calls.take(np.arange(probing[-1] + 1))) if len(probing) else None
 
 
 def _long_blocks(calls: Calls) -> Bools:
@@ -240,19 +259,20 @@ def _beginnings(calls: Calls) -> list[int]:
 def _alternated(calls: Calls, one: Fit, other: Fit, lost: int) -> Pair | None:
     """Fit the two in turn, beginning with one; None as soon as more than ``lost`` answers are left over.
 
-    ``other``: what explains the refusals that ``one`` leaves.
+    ``other``: what explains the refusals that ``one`` leaves: ill, where that was far from either of the two. So early
+    turns may leave more, while each leaves far less than the one before.
     """
     made: Pair | None = None
     for _ in range(ROUNDS):
         if made is not None:
             other = fit(calls.excuse(explained(calls, one)), made.long.leading(WARM))
-        if other.best is None or other.missed > lost:
-            return None
+            if other.best is None or other.missed > max(lost, BETTER * made.missed):
+                return None
         one = fit(calls.excuse(explained(calls, other)), one.leading(WARM))
         if one.best is None:
             return None
         before, made = made, Pair(one, other, _missed(calls, one, other))
-        if made.missed > lost:
+        if before is not None and made.missed > max(lost, BETTER * before.missed):
             return None
         fresh = made.missed == 0 and other.missed == 0  # else it was fitted beside a worse one
         if fresh or (before is not None and made.missed >= before.missed):

@@ -27,9 +27,9 @@ def look(prober: Prober) -> None:
     best = prober.fit.best
     if best is None or best.limit > FEW:
         return
-    began_s, watched_s = prober.traffic.now_s(), 0.0
+    began_s, watched_s, before = prober.traffic.now_s(), 0.0, prober.fit.misfit.total
     for _ in range(MOST):
-        seen = prober.fit.misfit.total
+        seen = max(0, prober.fit.misfit.total - before)
         longest_s = LONGEST_S * (SEEN if seen else 1.0)
         lasts_s = prober.traffic.now_s() - began_s + prober.rest_s()
         if seen >= MANY or lasts_s > longest_s or (not seen and watched_s * best.rate_per_s > COMES_BY):

@@ -269,7 +269,7 @@ class Moves(Knowledge):
         if count <= cap:
             probe = probing.burst(LOOKING, count, rate_per_s=rate)
         else:
-            lasts_s = 1.2 * count * self._mean_latency_s() / cap + 0.5
+            lasts_s = max(1.2 * count * self._mean_latency_s() / cap + 0.5, (count + 1.0) / rate)
             probe = probing.stream(LOOKING, rate_per_s=rate, duration_s=lasts_s, cap=cap, most=count)
         report = self.traffic.run(probe)
         self._let_refusals_arrive()

@@ -15,7 +15,7 @@ import numpy as np
 from analysis.chance import by_chance
 from analysis.decisions import PAIRED
 from analysis.fit import SAME_WHEN_ONE
-from analysis.two_limits import VERIFYING
+from analysis.two_limits import FLIGHT, VERIFYING
 from redline import probing
 from redline.knowledge import FIRST, SMALL, SURE
 from redline.moves import ENOUGH_REFUSED, LUMP, Moves
@@ -254,7 +254,7 @@ class Prober(Moves):
                 self._send("fill", min(3 * room + 8, self.options.patience_calls))
             case 1:
                 offsets = np.linspace(0.0, 0.8 * self._short_latency_s(), math.ceil(1.1 * height) + 2)
-                self.traffic.run(probing.at_times("flight", tuple(offsets), stop_refused=ENOUGH_REFUSED))
+                self.traffic.run(probing.at_times(FLIGHT, tuple(offsets), stop_refused=ENOUGH_REFUSED))
             case _:
                 gap_s = 1.3 * self.window_guess_s() + self._spread_s()
                 starts_s = gap_s * np.arange(np.clip(WHOLE[1] / gap_s, 1, WHOLE[0]) // 1)
@@ -271,7 +271,7 @@ class Prober(Moves):
             if size is None or not self._rested_for(size):
                 return
             self.note("calls in flight")
-            self.traffic.run(probing.burst("flight", size, rate_per_s=FLIGHT_PER_S))
+            self.traffic.run(probing.burst(FLIGHT, size, rate_per_s=FLIGHT_PER_S))
             self._drain()
             self._refit()
             self.on_room()

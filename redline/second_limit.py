@@ -50,7 +50,7 @@ class OtherProber(Prober):
         self.paced = True  # chance has been ruled out
         self.traffic.sleep_until(self.traffic.now_s() + min(two_limits.memory_s(self.known), 60.0))
         self.began_s = self.traffic.now_s()
-        self.traffic.run(probing.burst("fill", 1, rate_per_s=1.0))
+        self.traffic.run(probing.burst(two_limits.BESIDE, 1, rate_per_s=1.0))
         self._refit()
         if not self._refused_since(0):
             self._fill(0)

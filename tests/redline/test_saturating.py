@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from analysis.calls import Calls
 from analysis.estimate import Identified, Inference
 from analysis.recommend import recommend
 from analysis.result import Finding, Limit
-from analysis.saturation import SATURATED, SATURATING, Saturation
+from analysis.saturation import SATURATED, SATURATING, Saturation, saturation
 from analysis.shared_rate import beside_others, suspicious
 from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
@@ -113,6 +114,27 @@ def test_nothing_is_sent_in_vain_where_refused_calls_count() -> None:
     assert prober.traffic.now_s() - began_s < 60.0
 
 
+@pytest.mark.parametrize("places", [10, 20])
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_window_that_is_kept_full_is_not_taken_for_places(places: int, seed: int) -> None:
+    """What passes begins and ends with the answers there, too; but most is refused while nothing is in flight."""
+    world = World(
+        (
+            VirtualLimit("requests", limits.FixedWindow(200, 20.0)),
+            VirtualLimit("concurrency", limits.Concurrency(places)),
+        ),
+        Network(0.02, 0.02),
+        Service(0.3, 0.3),
+    )
+    traffic = SimulatedTraffic(world, seed=seed, max_requests=100_000)
+    prober = Prober(traffic, CalibrationOptions(seed=seed), lambda _: None)
+    prober.run()
+    saturate(prober, memory_s=22.0)
+    found = saturation(Calls.from_attempts(traffic.attempts))
+    assert found is not None
+    assert found.low <= 10.0 <= found.high
+
+
 def test_it_ends_where_the_target_fails() -> None:
     """No faster, and not for long: what fails is not what passes."""
     prober = probed(limits.FixedWindow(60, 10.0))
@@ -167,7 +189,7 @@ def said(limit: Limit, *kinds: str) -> Inference:
 
 
 FOUND = Saturation(
-    rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0, at_once=1, at_first=9, waited=0.1
+    rate_per_s=2.0, low=1.9, high=2.2, error=0.02, parts=8, lasted_s=60.0, at_once=1, ever_at_once=9, waited=0.1
 )
 COUNTER = Limit(
     metric="requests", state="measured", family="sliding_counter", limit=20.0, window_s=17.3,
@@ -281,16 +303,19 @@ def test_others_who_came_are_told_from_a_limit_that_moved_by_what_passes() -> No
     """What was told to have fallen still lets in as much as before: it did not move."""
     now = msgspec.structs.replace(COUNTER, family="fixed_window", window_s=60.0, limit=69.0)
     moved = said(now, "drift", "background")
-    assert beside_others(moved, FOUND).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
-    agreed = replace(FOUND, rate_per_s=1.16, low=1.1, high=1.2)
-    assert beside_others(moved, agreed) == moved
+    others = beside_others(moved, FOUND)
+    assert others.identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+    assert [finding.kind for finding in others.findings] == ["background", "drift"]
+    agreed = beside_others(moved, replace(FOUND, rate_per_s=1.16, low=1.1, high=1.2))
+    assert agreed.identified == moved.identified
+    assert [finding.kind for finding in agreed.findings] == ["drift"]
 
 
-@pytest.mark.parametrize(("at_first", "high"), [(4, 146.7), (9, 146.7), (30, 132.0)])
-def test_room_on_servers_that_count_apart_waits_for_a_call_on_each(at_first: int, high: float) -> None:
+@pytest.mark.parametrize(("ever_at_once", "high"), [(4, 146.7), (9, 146.7), (30, 132.0)])
+def test_room_on_servers_that_count_apart_waits_for_a_call_on_each(ever_at_once: int, high: float) -> None:
     """Unless each of them lets in several at once."""
     unknown = Limit(metric="requests", state="unresolved", reason="servers count apart")
     apart = Finding(kind="replicas", value=8.0, ci95=(6.0, 10.0))
     told = Inference((Identified(unknown),), (apart,), 0.01, None)
-    limit = beside_others(told, replace(FOUND, at_first=at_first)).identified[0].limit
+    limit = beside_others(told, replace(FOUND, ever_at_once=ever_at_once)).identified[0].limit
     assert limit.rate_per_min_ci95 == pytest.approx((114.0, high), abs=0.1)

@@ -31,6 +31,8 @@ Calibrated = tuple[tuple[limits.Spec, ...], SimulatedTraffic, Calibration]
 
 MET_LATER = (limits.SlidingLog(5, 1.0), limits.FixedWindow(40, 20.0))
 MET_AT_ONCE = (limits.FixedWindow(20, 4.0), limits.SlidingLog(45, 20.0))
+OVERLOADED = (limits.SlidingLog(56, 1.0), limits.TokenBucket(23.6, 195.0))
+FAR_FROM_EITHER = (limits.AnchoredWindow(131, 1.0), limits.SlidingCounter(386, 10.0, 3.0))
 
 
 def traffic_of(*specs: limits.Spec, seed: int = 1) -> SimulatedTraffic:
@@ -39,9 +41,33 @@ def traffic_of(*specs: limits.Spec, seed: int = 1) -> SimulatedTraffic:
     return SimulatedTraffic(world, seed=seed, max_requests=20_000)
 
 
+def burst_of(spec: limits.Spec) -> float:
+    """Return how many calls it lets in at once."""
+    return spec.burst if isinstance(spec, limits.TokenBucket) else float(spec.limit)
+
+
 def of(traffic: SimulatedTraffic) -> Calls:
     """Return what was seen."""
     return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "specs",
+    [
+        pytest.param(OVERLOADED, id="overloaded"),
+        pytest.param(FAR_FROM_EITHER, id="far from either", marks=pytest.mark.acceptance),
+    ],
+)
+def test_both_are_told_though_one_hides_the_other(specs: tuple[limits.Spec, ...], seed: int) -> None:
+    """A long overload of the long one is no chance beside the short one; and no single limit need be near either."""
+    world = World(tuple(VirtualLimit("requests", s) for s in specs), Network(0.02, 0.04), Service(0.6, 0.3))
+    found = calibrate(SimulatedTraffic(world, seed=seed, max_requests=50_000), CalibrationOptions(seed=seed))
+    measured = [f.limit for f in found.inference.identified if f.limit.metric == "requests"]
+    assert [(limit.state, limit.burst) for limit in measured] == [
+        ("measured", pytest.approx(burst_of(s), rel=0.01)) for s in specs
+    ]
+    assert not found.inference.findings
 
 
 @pytest.fixture(scope="module", params=[MET_LATER, MET_AT_ONCE], ids=["met later", "met at once"])
