@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from analysis.calls import Calls
+from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.infer import infer
 from analysis.two_limits import LOOKING
 from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
+from redline import traffic as outcomes
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.simulated import SimulatedTraffic
-from redline.traffic import REFUSED
 
 if TYPE_CHECKING:
     from mock_server.limits import Spec
@@ -22,12 +24,17 @@ FEW = limits.SlidingLog(4, 10.0)
 
 
 def calibrated(
-    spec: Spec, others: Background | None = None, *more: VirtualLimit, seed: int = 1, lasts_s: float | None = None
+    spec: Spec,
+    others: Background | None = None,
+    *more: VirtualLimit,
+    seed: int = 1,
+    lasts_s: float | None = None,
+    options: CalibrationOptions | None = None,
 ) -> tuple[Calibration, SimulatedTraffic]:
     """Calibrate behind a limit that others may use, too."""
     world = World((VirtualLimit("requests", spec), *more), Network(0.03, 0.05), Service(0.8, 0.3), background=others)
     traffic = SimulatedTraffic(world, seed=seed, max_duration_s=lasts_s)
-    return calibrate(traffic, CalibrationOptions(seed=seed)), traffic
+    return calibrate(traffic, options or CalibrationOptions(seed=seed)), traffic
 
 
 def looks(traffic: SimulatedTraffic) -> list[float]:
@@ -68,7 +75,7 @@ def test_it_puts_no_more_in_flight_than_probing_did() -> None:
     places = VirtualLimit("concurrency", limits.Concurrency(5))
     for seed in range(3):
         found, traffic = calibrated(limits.FixedWindow(6, 20.0), None, places, seed=seed)
-        refused = [a.outcome == REFUSED for a in traffic.attempts if a.phase == LOOKING]
+        refused = [a.outcome == outcomes.REFUSED for a in traffic.attempts if a.phase == LOOKING]
         assert refused
         assert not any(refused)
         assert found.inference.identified[0].limit.limit == 6.0
@@ -84,3 +91,24 @@ def test_a_budget_that_ends_in_the_look_takes_nothing_away(rests: float) -> None
     assert 0 < len(looks(ended)) < len(at_s)
     assert (cut.ended, cut.settings, cut.verification) == (whole.ended, whole.settings, whole.verification)
     assert cut.inference.identified[0].limit.limit == 4.0
+
+
+def test_a_look_that_meets_nobody_is_no_evidence_of_others() -> None:
+    """Three answers that contradicted the limit before are too few for a finding, and no more were seen from rests."""
+    _, traffic = calibrated(limits.SlidingLog(20, 10.0))
+    calls = Calls.from_attempts(traffic.attempts, now_s=traffic.now_s())
+    assert LOOKING in calls.phase
+    probed = np.flatnonzero([p == "fill" and o == ADMITTED for p, o in zip(calls.phase, calls.outcome, strict=True)])
+    outcome = calls.outcome.copy()
+    outcome[np.random.default_rng(14).choice(probed, 3, replace=False)] = REFUSED
+    assert not infer(replace(calls, outcome=outcome)).findings
+
+
+def test_a_burst_is_whole_where_few_calls_may_be_sent() -> None:
+    """At a call a second, six take six seconds: else the look would end as if it had seen that nobody comes by."""
+    places = VirtualLimit("concurrency", limits.Concurrency(5))
+    _, traffic = calibrated(limits.FixedWindow(6, 20.0), None, places, options=CalibrationOptions(max_rate_per_s=1.0))
+    at_s = looks(traffic)
+    starts = [k for k in range(len(at_s)) if k == 0 or at_s[k] - at_s[k - 1] > 3.0]
+    assert starts
+    assert set(np.diff([*starts, len(at_s)]).tolist()) == {6}
