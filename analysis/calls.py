@@ -129,6 +129,7 @@ class Calls:
 
     def take(self, index: Ints) -> Calls:
         """Return the calls at these positions."""
+        at = index.tolist()
         return Calls(
             self.sent_s[index],
             self.done_s[index],
@@ -137,8 +138,8 @@ class Calls:
             self.server_date[index],
             self.retry_delay_s[index],
             self.quota_value[index],
-            tuple(self.quota_id[i] for i in index),
-            tuple(self.phase[i] for i in index),
+            tuple([self.quota_id[i] for i in at]),
+            tuple([self.phase[i] for i in at]),
             None if self.asked is None else self.asked[index],
         )
 

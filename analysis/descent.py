@@ -6,7 +6,6 @@ fits, window and boundary are then solved for (`analysis.counters`). Pure but fo
 
 from __future__ import annotations
 
-import heapq
 import math
 from copy import copy
 from typing import TYPE_CHECKING, Final
@@ -32,6 +31,7 @@ VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved 
 SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary,
 ANOTHER_VALLEY: Final = 0.05  # and by which those are that are gone down by themselves,
 LOOKED_AT: Final = 60  # of so many shapes,
+RANKED: Final = LOOKED_AT * VALLEYS  # and of so many when it is over,
 HOPEFUL: Final = 3.0  # where so much of `likelihood.overlap` is left at most
 VALLEY_STEPS: Final = 7
 FEW: Final = 4  # shapes that one goes on from there,
@@ -47,25 +47,28 @@ class Pool:
         self._seen = seen
         self._least = LEAST_WINDOW_S if family == "sliding_counter" else 0.0
         self.far: dict[Shape, float] = {}
+        self.ranked: list[Shape] = []  # the nearest
 
     def add(self, shapes: Iterable[Shape]) -> None:
         """Look at more shapes."""
         fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
         self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
+        self.ranked = sorted([*self.ranked, *fresh], key=self.far.__getitem__)[:RANKED]
 
     def nearest(self, most: int) -> list[Shape]:
-        """Return so many shapes, nearest first."""
-        return heapq.nsmallest(most, self.far, key=self.far.__getitem__)
+        """Return so many shapes, at most `RANKED`, nearest first."""
+        return self.ranked[:most]
 
     @property
     def top(self) -> float:
         """How far the nearest is."""
-        return min(self.far.values(), default=math.inf)
+        return self.far[self.ranked[0]] if self.ranked else math.inf
 
     def copy(self, without: Sequence[Shape] = ()) -> Pool:
         """Return another with the same shapes, or with fewer of them."""
         other = copy(self)
         other.far = {shape: far for shape, far in self.far.items() if shape not in without}
+        other.ranked = sorted(other.far, key=other.far.__getitem__)[:RANKED]
         return other
 
 
@@ -93,7 +96,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
             pool.add(_feasible(pool.quick, valley, seen))
             if pool.top == 0.0:
                 break
-    return [*pool.nearest(SETTLED), *_distinct(pool.nearest(LOOKED_AT * VALLEYS), ANOTHER_VALLEY)]
+    return [*pool.nearest(SETTLED), *_distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
 
 
 def _moved(elite: Sequence[Shape], least: float, times: int, rng: np.random.Generator) -> list[Shape]:
@@ -103,10 +106,10 @@ def _moved(elite: Sequence[Shape], least: float, times: int, rng: np.random.Gene
     """
     best = np.array(elite)
     place = np.column_stack([np.log(best[:, 0]), best[:, 1:]])
-    many = place.shape[1]
-    around = np.cov(place, rowvar=False).reshape(many, -1) if len(place) > 1 else np.eye(many)
+    many, apart = place.shape[1], place - place.mean(axis=0)
+    around = apart.T @ apart / (len(place) - 1.0) if len(place) > 1 else np.eye(many)
     floor = np.diag([1.0, float(best[0, 0]) ** 2][:many]) * least**2
-    moves = rng.multivariate_normal(np.zeros(many), 1.5 * around + floor, size=(len(place), times))
+    moves = rng.standard_normal((len(place), times, many)) @ np.linalg.cholesky(1.5 * around + floor).T
     return [(math.exp(row[0]), *row[1:]) for row in (place[:, None] + moves).reshape(-1, many).tolist()]
 
 

@@ -38,7 +38,8 @@ AGREED: Final = 0.1  # relative difference of two rates that are told as one
 APART: Final = 8.0  # nats by which one cause must explain more than the other to be told alone,
 APART_SHARE: Final = 0.05  # and as a share of what neither explains: both are simpler than the world is
 WATCHED: Final = 1.5  # windows that a record must hold before a number is told
-LASTING: Final = 3.0  # windows for which others hardly ever take the same part of each
+LASTING: Final = 3.0  # windows for which others hardly ever take the same part of each,
+FEW_CALLS, FEW_LAST = 8.0, 30.0  # and where one call is a large part of it
 SURELY: Final = 3.0  # times as much, from which on others are not told beside replicas: how they group is unknown
 EXPLAINED: Final = 0.5  # share of what chance leaves that an explanation with a number must account for
 
@@ -196,7 +197,7 @@ def _instead(doubt: Doubt, change: Change) -> tuple[Finding, ...]:
     if change.after.counts_refused:
         text = "or others on the same quota use the rest, whose refused calls count, too"
         return (Finding(kind="background", value=None, text=text),)
-    if not doubt.shared or change.windows >= LASTING:
+    if not doubt.shared or change.windows >= (FEW_LAST if change.after.limit <= FEW_CALLS else LASTING):
         return ()
     share = max(doubt.sharing.others[0].slope.share, LEAST_SHARE)
     text = f"or others on the same quota used about {share:.0%} of it in a part of the run"

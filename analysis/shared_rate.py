@@ -67,7 +67,9 @@ def beside_others(said: Inference, found: Saturation) -> Inference:
     if len(requests) > 1 if shared else not suspicious(said):
         return said
     if (moved or not shared) and _agrees(lowest, found):
-        return replace(said, findings=tuple(f for f in findings if f.kind != "background")) if moved else said
+        if not moved or (findings[0].value or 0.0) > 0.0:  # others who left have left all of it, too
+            return said
+        return replace(said, findings=tuple(f for f in findings if f.kind != "background"))
     if moved or not shared:
         findings = (_hidden(lowest, found), *(_or_moved(f) for f in findings if f.kind != "background"))
     found = replace(found, high=found.high * _kept_back(said, found.at_once) * _kept_waiting(said, found))

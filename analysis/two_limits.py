@@ -17,6 +17,7 @@ from analysis.agreement import explained_by_some
 from analysis.calls import ADMITTED, arrival_offsets
 from analysis.chance import by_chance
 from analysis.fit import Fit, fit
+from analysis.proposals import ROUND_WINDOWS_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ ASTRAY: Final = (0.4, 0.35)  # share of the refusals left to a second limit by a
 BETTER: Final = 0.5  # times as much left over as by the turn before: such turns go on
 MOST_TRIED: Final = 2  # sets of left-over refusals; all of 24 pairs in 72 virtual worlds were found by the first
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
+STILL: Final = 0.03  # of a limit's calls, by which the number may be another after more was sent
 OWN: Final = 4  # refusals that each of two limits must explain alone
 VERIFYING: Final = "verify"  # how the phases of a verification begin,
 BESIDE: Final = "beside"  # the phase of the first call that is sent because two limits were met,
@@ -141,8 +143,9 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
     calls = without_overload(calls)
     most = _tolerated(calls, whole)
     found: Pair | None = None
+    met = _met_before(calls)
     tried: set[bytes] = set()
-    for first in _firsts(calls, whole):
+    for first in _firsts(calls, whole, met):
         left = _left_by(calls, first)
         if left is None or left.tobytes() in tried:  # whatever explains the same leaves the same to the other
             continue
@@ -156,7 +159,24 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
             found = made
         if len(tried) == MOST_TRIED or (found is not None and found.missed == 0):
             break
-    return found if found is not None and found.missed <= most and _earned(calls, found, whole) else None
+    if found is None or found.missed > (0 if _odd(found) else most) or not _like(met, found):
+        return None
+    return found if _earned(calls, found, whole) else None
+
+
+def _odd(found: Pair) -> bool:
+    """Return whether nobody would choose either of the two windows: then something else is likelier at the outset."""
+    windows_s = [each.best.window_s for each in (found.short, found.long) if each.best is not None]
+    return all(w is not None and w not in ROUND_WINDOWS_S for w in windows_s)
+
+
+def _like(met: Pair | None, found: Pair) -> bool:
+    """Return whether a limit that probing went on for is still there: its bursts had shown how many it lets in."""
+    if met is None or met.short.best is None:
+        return True
+    calls = met.short.best.limit
+    now = [each.best.limit for each in (found.short, found.long) if each.best is not None]
+    return any(abs(limit - calls) <= max(1.0, STILL * calls) for limit in now)
 
 
 def _earned(calls: Calls, found: Pair, whole: Fit | None) -> bool:
@@ -187,12 +207,12 @@ def _left_by(calls: Calls, first: Fit) -> Bools | None:
     return calls.throttled & ~agreed
 
 
-def _firsts(calls: Calls, whole: Fit | None) -> Iterator[Fit]:
+def _firsts(calls: Calls, whole: Fit | None, met: Pair | None) -> Iterator[Fit]:
     """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings.
 
-    Where probing went on because two limits explained what it had met, the short one of these comes first.
+    Where probing went on because two limits explained what it had ``met``, the short one of these comes first.
     """
-    if (met := _met_before(calls)) is not None:
+    if met is not None:
         yield met.short
     verifying = np.flatnonzero([p.startswith(VERIFYING) for p in calls.phase])
     if len(verifying):

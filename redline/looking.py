@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 FEW: Final = 24  # calls, up to which probing may have missed others
 COMES_BY: Final = 50.0  # times what passes one by one: in so long a rest, who uses a tenth in pairs came by twice
-LONGEST_S: Final = 240.0  # so long is looked at most, as far as nothing was seen,
-SEEN: Final = 1.6  # and times as long once something was
-MOST: Final = 60  # bursts
+LONGEST_S: Final = 300.0  # so long is looked at most, as far as nothing was seen,
+SEEN: Final = 2.4  # and times as long once something was
+MOST: Final = 90  # bursts
 THERE: Final = frozenset({ADMITTED, PENDING, OTHER})  # what took a place, or may have
 
 

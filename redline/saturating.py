@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redline.prober import Prober
     from redline.traffic import Attempt
 
-PACE: Final = (7.0, 20.0)  # times what passes that is sent: at least, and where that is few calls
+PACE: Final = (7.0, 20.0)  # times what passes that is sent: where that is many calls, and where it is few
 FEW_PER_S: Final = 40.0  # calls a second, up to which they are few
 FASTER: Final = 1.6  # times as many are sent where so few are refused for each call that passes,
 SOME: Final = 0.6
@@ -47,7 +47,7 @@ NARROW: Final = 0.04  # relative error of what passed that is enough
 
 
 def saturate(prober: Prober, *, memory_s: float, longest_s: float = LONGEST_S) -> None:
-    """Keep the limit full until what passes is known, or for as long as three windows of a minute would take.
+    """Keep the limit full until what passes is known, or for ``longest_s``.
 
     ``memory_s``: for how long the limit may remember what was sent before: after that, what passes is what it lets in.
     Nothing is sent where so little passes, or is counted for so long, that this would tell nothing.

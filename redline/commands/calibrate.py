@@ -143,7 +143,7 @@ def preview(order: Order) -> Iterator[str]:
     yield f"target        {order.target.name}, model {order.sending.model}, transport {order.sending.transport}"
     yield "phases        baseline, then fill and watch in turn until the limits are known, then verify"
     yield "others        where they may use the limit, too: more than it lets in, for up to five minutes, at the end;"
-    yield "              a limit of few calls is looked at for up to four minutes first"
+    yield "              a limit of few calls is looked at for five minutes first, or twelve"
     yield f"rate          at most {order.max_rate_per_s * _SECONDS_PER_MINUTE:g} calls a minute"
     yield f"calls         {_at_most(budget.max_requests)}; probing takes four to ten times what a window admits"
     yield f"time          {_at_most(budget.max_duration_s, ' s')}; two to five windows, then three and more to verify"
