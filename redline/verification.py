@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from analysis.conclude import SHARED
 from analysis.recommend import longest_memory_s, rounded_down, token_burst
 from analysis.recommend_places import seen_to_pass
 from analysis.recommend_proof import FULL, RESTED, accepted_share, clopper_pearson, judge, phase_name
@@ -40,6 +41,7 @@ LEAST_S = 20.0
 # Few calls show little: so many are asked for, as long as that takes no longer than this.
 ENOUGH_CALLS = 100
 LONGER_S = 90.0
+SHARED_CALLS, SHARED_S = 300, 180.0  # and where others, or servers that count apart, are told
 UNEXPLAINED_STEP = 0.75  # share of the rate that is given up where nothing explains the refusals
 STUBBORN_STEP = 0.25  # and where what was refused first was still refused with as much less: it is no edge
 UNMET_LEAST_S = 63.0
@@ -91,10 +93,15 @@ def default_duration_s(inference: Inference) -> float:
     return max(least_s, WINDOWS * memory_s)
 
 
-def _enough_s(settings: Settings) -> float:
-    """Return how long a slow limiter is watched: others on the quota do not show in a handful of calls."""
-    rpm = settings.requests_per_minute
-    return min(LONGER_S, 60.0 * ENOUGH_CALLS / rpm) if rpm else 0.0
+def _enough_s(settings: Settings, inference: Inference) -> float:
+    """Return how long a limiter is watched: others on the quota do not show in a handful of calls.
+
+    Where they, or servers that count apart, are told, the rate rests on how many there are: a share of refusals that
+    matters might not show in a hundred calls.
+    """
+    rpm, shared = settings.requests_per_minute, any(finding.kind in SHARED for finding in inference.findings)
+    calls, longest_s = (SHARED_CALLS, SHARED_S) if shared else (ENOUGH_CALLS, LONGER_S)
+    return min(longest_s, 60.0 * calls / rpm) if rpm else 0.0
 
 
 def verify(
@@ -118,7 +125,7 @@ def verify(
     duration_s = verify_for_s
     if duration_s is None:
         minute_s = _a_minute_s(traffic, inference, settings)
-        duration_s = max(default_duration_s(inference), minute_s, _enough_s(settings))
+        duration_s = max(default_duration_s(inference), minute_s, _enough_s(settings, inference))
     first = len(traffic.attempts)
     start_s: float | None = None
     for start in (RESTED, FULL):

@@ -47,7 +47,7 @@ def test_beside_them_no_limit_on_anything_else_is_invented(seed: int) -> None:
 
 
 def test_settings_for_them_hold_for_an_hour(apart: Calibration) -> None:
-    """Below what four servers let in together, and no less than if there were twelve: nine seeds hold a closer bound."""
+    """Below what four servers let in, no less than if there were twelve: nine seeds hold a closer bound."""
     assert apart.settings is not None
     assert 288 / 12 < (apart.settings.requests_per_minute or 0.0) < 288
     sent, refused = an_hour_of(apart.settings)
