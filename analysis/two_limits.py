@@ -39,8 +39,7 @@ AGAIN: Final = 2  # fits in a row that are so contradicted
 LOST: Final = 3  # answers that two limits may leave over while they are still fitted, beyond what is tolerated then
 TOLERATED: Final = 0.002  # share of the calls that true pairs leave over; of a short record, which much explains, none
 MORE: Final = 3.0  # times the refusals before two limits are tried again: true pairs were found at the first try
-ASTRAY: Final = (0.4, 0.35)  # share of the refusals left to a second limit by a first one far off, of which it may
-# leave so many: no true pair left as many otherwise
+ASTRAY: Final = (0.4, 0.35)  # share of the refusals that a first one far off leaves to another, which leaves so many
 BETTER: Final = 0.5  # times as much left over as by the turn before: such turns go on
 MOST_TRIED: Final = 2  # sets of left-over refusals; all of 24 pairs in 72 virtual worlds were found by the first
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two

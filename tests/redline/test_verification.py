@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -306,3 +307,14 @@ def test_a_slow_limiter_is_watched_for_longer() -> None:
     inference = inferred(TokenBucket(0.25, 1.0))
     traffic = SimulatedTraffic(world(TokenBucket(0.25, 1.0)), seed=3)
     assert verify(traffic, inference, recommend(inference)).offered > 20
+
+
+def test_beside_others_three_hundred_calls_are_watched() -> None:
+    """What they use is known roughly, and a share of refusals that matters may not show in a hundred."""
+    inference = inferred(SlidingLog(60, 10.0))
+    told = replace(inference, findings=(Finding(kind="background", value=0.1),))
+    alone, beside = (
+        verify(SimulatedTraffic(world(SlidingLog(60, 10.0)), seed=3), each, recommend(inference)).offered
+        for each in (inference, told)
+    )
+    assert 1.4 * alone < beside < 2.0 * alone
