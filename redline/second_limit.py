@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from redline.traffic import Attempt, Pacing, Probe, ProbeReport, Traffic
 
 LONGEST_REST_S = 120.0  # a window is believed to be, as far as rests go
+LONGEST_FILL_S = 150.0  # and so long it is filled at most
 MOST_CYCLES = 8
 MOST_WINDOWS = 6.0  # of the longer limit
 MARGIN = 0.01  # of the long limit's memory, by which its recovery may be later than expected
@@ -170,6 +171,7 @@ class Below(_Shaped):
         """Carry out a probe, its calls as far apart as they must be."""
         zero_s = max(self.now_s(), probe.start_s or 0.0)
         due_s = self._spread_out(np.asarray(probe.offsets_s[: probe.max_sent], float), zero_s)
+        due_s = due_s[due_s <= due_s[:1] + LONGEST_FILL_S]  # a limit that was none is filled for no longer than that
         if probe.stop_admitted is None and probe.stop_refused is None:
             probe = replace(probe, stop_refused=1, keep_s=self._gap_s)
         return self._traffic.run(replace(probe, offsets_s=tuple(due_s.tolist())))
