@@ -22,6 +22,7 @@ from analysis.conclude import SHARED
 from analysis.infer import contradicted, infer
 from analysis.promises import of_the_day
 from analysis.recommend import recommend
+from analysis.recommend_rates import memory_s as forgets_after_s
 from analysis.shared_rate import suspicious
 from redline.knowledge import CalibrationOptions
 from redline.looking import look
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from analysis.estimate import Inference
-    from analysis.result import Limit, Settings, Verification
+    from analysis.result import Settings, Verification
     from redline.traffic import Traffic
     from redline.verification import Story
 
@@ -185,12 +186,12 @@ class _Run:
         told = any(finding.kind in SHARED for finding in self.inference.findings)
         if self.ended == "budget" or not (told or (check and suspicious(self.inference))):
             return
-        requests = [x.limit for x in self.inference.identified if x.limit.metric == "requests"]
-        if any(limit.counts_refused for limit in requests):  # then nothing passes, neither of ours nor of theirs
+        requests = [x for x in self.inference.identified if x.limit.metric == "requests"]
+        if any(x.limit.counts_refused for x in requests):  # then nothing passes, neither of ours nor of theirs
             return
-        windows_s = [limit.window_s or 0.0 for limit in requests]
+        windows_s = [x.limit.window_s or 0.0 for x in requests]
         if len(requests) > 1:  # until a bucket is empty it is the other that refuses
-            windows_s = [limit.window_s or _refill_s(limit) for limit in requests]
+            windows_s = [forgets_after_s(spec) for x in requests for _, spec in x.particles[:1]]
         memory_s = SETTLED[0] * max(windows_s, default=0.0)
         if told:  # what refused a verification may count over longer than what is known
             memory_s = max(memory_s, SETTLED[1])
@@ -238,8 +239,3 @@ class _Run:
             probed_s=self.probed_s,
             probed_calls=self.probed_calls,
         )
-
-
-def _refill_s(limit: Limit) -> float:
-    """Return for how long a bucket remembers what was sent; 0 where nothing is known of it."""
-    return 60.0 * limit.burst / limit.rate_per_min if limit.burst and limit.rate_per_min else 0.0

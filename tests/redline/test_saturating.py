@@ -309,6 +309,8 @@ def test_others_who_came_are_told_from_a_limit_that_moved_by_what_passes() -> No
     agreed = beside_others(moved, replace(FOUND, rate_per_s=1.16, low=1.1, high=1.2))
     assert agreed.identified == moved.identified
     assert [finding.kind for finding in agreed.findings] == ["drift"]
+    risen = replace(moved, findings=(Finding(kind="drift", value=0.3), moved.findings[1]))
+    assert beside_others(risen, replace(FOUND, rate_per_s=1.16, low=1.1, high=1.2)) == risen  # or others have left it
 
 
 @pytest.mark.parametrize(("ever_at_once", "high"), [(4, 146.7), (9, 146.7), (30, 132.0)])
