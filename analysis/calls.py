@@ -184,3 +184,14 @@ def arrival_offsets(calls: Calls) -> Floats:
     both = np.concatenate([centred, -centred])
     quantiles = np.quantile(both, _QUANTILES)
     return np.asarray(quantiles + _SPREAD_FLOOR_S * np.linspace(-1, 1, len(quantiles)), dtype=float)
+
+
+def server_offset(calls: Calls) -> tuple[float, float] | None:
+    """Return (server time - record time, half width) from the answers' Date headers, which have whole seconds."""
+    seen = np.isfinite(calls.server_date) & np.isfinite(calls.done_s)
+    if not seen.any():
+        return None
+    # The header is floor(server time) at some moment between sending and answer.
+    low = float(np.quantile(calls.server_date[seen] - calls.done_s[seen], 0.98))
+    high = float(np.quantile(calls.server_date[seen] + 1.0 - calls.sent_s[seen], 0.02))
+    return (low + high) / 2, max((high - low) / 2, 0.01)

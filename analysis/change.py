@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions, flight, judging, proposals, search
-from analysis.fit import REFUSED_VARIANTS, asked_once, server_offset
+from analysis.calls import server_offset
+from analysis.fit import REFUSED_VARIANTS
 from analysis.likelihood import OUTLIER
 from analysis.priors import prior_of
+from analysis.remembered import asked_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import decisions, proposals
-from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED
+from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED, server_offset
 from analysis.chance import FAR_APART, FEWEST_REFUSALS, by_chance, log_chance
 from analysis.change import change_of
 from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
-from analysis.fit import server_offset
 from analysis.misfit import FEWEST
 from analysis.queueing import waits
 from analysis.result import Limit

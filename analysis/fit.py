@@ -7,21 +7,22 @@ that at least one was full: refusals that the concurrency limit explains are exc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache, wraps
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
 from analysis.agreement import recorded, replayed
 from analysis.blurred import charged, relief
-from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets
+from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
 from analysis.priors import prior_of
+from analysis.remembered import MOST_REMEMBERED, Question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from analysis.calls import Bools, Calls, Floats
     from analysis.decisions import Record
@@ -36,14 +37,10 @@ RULED_OUT: Final = 25.0  # nats behind which another assumption about calls in f
 DOUBT: Final = 0.05  # relative difference of two rates that is worth another probe
 SAME_WHEN_ONE: Final = ("anchored_window", "sliding_log", "token_bucket")
 FEW: Final = 3  # shapes of each family that are judged again without failed calls
-ANSWERS: Final = 8  # that are kept of what was asked of explanations
 REMEMBERED: Final = 160  # fits: what confirms a record, concludes from it and verifies asks for the same ones again
 AGAIN: Final = 2  # searches more, where what was not looked at contradicts the best explanation
 LEADING: Final = 20  # hypotheses that these start from
-MOST_REMEMBERED: Final = 20_000  # calls of a record that is kept for it
 REFUSED_VARIANTS: Final = ("sliding_log", "sliding_counter")  # families for which "refused calls count" is tried
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,95 +124,22 @@ class Fit:
         return sorted(((f, w / total) for f, w in weight.items()), key=lambda pair: -pair[1])
 
 
-def server_offset(calls: Calls) -> tuple[float, float] | None:
-    """Return (server time - record time, half width) from the answers' Date headers, which have whole seconds."""
-    seen = np.isfinite(calls.server_date) & np.isfinite(calls.done_s)
-    if not seen.any():
-        return None
-    # The header is floor(server time) at some moment between sending and answer.
-    low = float(np.quantile(calls.server_date[seen] - calls.done_s[seen], 0.98))
-    high = float(np.quantile(calls.server_date[seen] + 1.0 - calls.sent_s[seen], 0.02))
-    return (low + high) / 2, max((high - low) / 2, 0.01)
-
-
 def fit(calls: Calls, warm: Sequence[Hypothesis] = (), *, tokens: bool = False, thorough: bool = True) -> Fit:
     """Explain a record. ``warm``: hypotheses of an earlier fit to start from.
 
     Not ``thorough``: only what ``warm`` left over is looked at, which is several times faster.
     """
-    asked = _Question(calls, tuple(warm), tokens, thorough)
+    asked = Question(calls, tuple(warm), tokens, thorough)
     found = _explain(asked) if len(calls) > MOST_REMEMBERED else _remembered(asked)
     return replace(found, calls=calls)
 
 
-def asked_once(ask: Callable[[Fit], T]) -> Callable[[Fit], T]:
-    """Let something be asked of the same explanation only once: what concludes from a record does so several times."""
-
-    @lru_cache(maxsize=ANSWERS)
-    def answer(asked: _Asked) -> T:
-        return ask(asked.fitted)
-
-    @wraps(ask)
-    def asked(fitted: Fit) -> T:
-        return ask(fitted) if len(fitted.calls) > MOST_REMEMBERED else answer(_Asked(fitted))
-
-    return asked
-
-
-def _shown(calls: Calls) -> tuple[bytes | None, ...]:
-    """Return all of a record that an explanation depends on."""
-    paired = None
-    if decisions.PAIRED in calls.phase:
-        paired = np.array([phase == decisions.PAIRED for phase in calls.phase])
-    which = (calls.asked, calls.telling, paired)
-    shown = (calls.sent_s, calls.done_s, calls.outcome, calls.tokens, calls.server_date, *which)
-    return tuple(None if a is None else a.tobytes() for a in shown)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """An explanation that something is asked of."""
-
-    fitted: Fit
-
-    @property
-    def _key(self) -> tuple[object, ...]:
-        found = self.fitted
-        return (*_shown(found.calls), found.offsets_s.tobytes(), found.hypotheses, found.concurrency)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Asked) and self._key == other._key
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Question:
-    """All that a fit depends on."""
-
-    calls: Calls
-    warm: tuple[Hypothesis, ...]
-    tokens: bool
-    thorough: bool
-
-    @property
-    def _key(self) -> tuple[object, ...]:
-        return (*_shown(self.calls), self.warm, self.tokens, self.thorough)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Question) and self._key == other._key
-
-
 @lru_cache(maxsize=REMEMBERED)
-def _remembered(asked: _Question) -> Fit:
+def _remembered(asked: Question) -> Fit:
     return _explain(asked)
 
 
-def _explain(asked: _Question) -> Fit:
+def _explain(asked: Question) -> Fit:
     """Search; and again with what a search did not look at, where the best explanation is contradicted just there."""
     found = _searched(asked)
     for _ in range(AGAIN):
@@ -238,7 +162,7 @@ def _overlooked(found: Fit, calls: Calls) -> Bools | None:
     return overlooked.overlooked(calls, found.offsets_s, excuse, best)
 
 
-def _searched(asked: _Question) -> Fit:
+def _searched(asked: Question) -> Fit:
     calls, warm, tokens, thorough = asked.calls, asked.warm, asked.tokens, asked.thorough
     offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)

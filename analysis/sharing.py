@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from analysis import decisions, flight, judging, proposals, replay, search, slopes
-from analysis.fit import REFUSED_VARIANTS, asked_once, server_offset
+from analysis.calls import server_offset
+from analysis.fit import REFUSED_VARIANTS
 from analysis.priors import prior_of
+from analysis.remembered import asked_once
 from mock_server import limits
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, proposals, search
 from analysis.agreement import explained_by
-from analysis.calls import ADMITTED, OTHER, REFUSED
-from analysis.fit import REFUSED_VARIANTS, Fit, server_offset
+from analysis.calls import ADMITTED, OTHER, REFUSED, server_offset
+from analysis.fit import REFUSED_VARIANTS, Fit
 from analysis.misfit import misfit_of
 
 if TYPE_CHECKING:

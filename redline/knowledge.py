@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from analysis import decisions, flight, forecast, proposals
-from analysis.calls import ADMITTED, REFUSED
+from analysis.calls import ADMITTED, REFUSED, server_offset
 from analysis.chance import by_chance
 from analysis.conclude import UNANCHORED, near, rate_interval
 from analysis.doubt import COMMON_WINDOWS_S
-from analysis.fit import SAME_WHEN_ONE, Fit, fit, server_offset
+from analysis.fit import SAME_WHEN_ONE, Fit, fit
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.running import RunningCalls
 from analysis.search import PLATEAU
