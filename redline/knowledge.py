@@ -42,7 +42,7 @@ MISSED = 2  # answers that a light refit may leave unexplained,
 WORSE = 1.5  # and times as many as the last thorough one did
 SINGLE = 0.2  # times the spread is as well as one call in so long a time is told, for a bearable number of calls
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
-SHORT_S = 10.0  # window below which as many cycles again are cheap
+SHORT_S = 10.0  # window, or time in which a bucket fills up, below which as many cycles again are cheap
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 SEEN = 2  # recoveries that are needed: a window shows in the second,
 SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has moved, or two, until it has shown again
@@ -132,8 +132,8 @@ class Knowledge:
         best = self.fit.hypotheses[0]
         low, high = rate_interval(self.fit)
         same = {h.limit for h in near(self.fit) if h.family == best.family}
-        window_s, wanted, long = best.window_s or math.inf, NARROW, LONG
-        if window_s in ROUND_WINDOWS_S:
+        window_s, wanted, long = best.window_s, NARROW, LONG
+        if window_s is not None and window_s in ROUND_WINDOWS_S:
             wanted = 2.0 * NARROW if len(same) == 1 else NARROW
             if best.family in BLURRED:
                 # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
@@ -143,7 +143,7 @@ class Knowledge:
             width = 2.0 * max(high - best.rate_per_s, best.rate_per_s - low)  # the number that is told must be near all
             if best.limit == 1 and best.family in SAME_WHEN_ONE:
                 wanted = max(wanted, SINGLE * self._spread_s() * best.rate_per_s)
-            long = 2 * LONG if window_s < SHORT_S else LONG
+            long = 2 * LONG if _soon_full(best) else LONG
         wanted *= 1.0 if cycle < long else 3.0
         return self.fit.certainty() > SURE and width / best.rate_per_s < wanted
 
@@ -289,6 +289,13 @@ class Knowledge:
                 elapsed_s=self.traffic.now_s(),
             )
         )
+
+
+def _soon_full(best: Hypothesis) -> bool:
+    """Return whether a limit gives all of itself back so soon that another cycle is cheap."""
+    if best.window_s is not None:
+        return best.window_s < SHORT_S
+    return 1 < best.limit < SHORT_S * best.rate_per_s  # of a bucket of one, pairs tell more
 
 
 def _apart(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
