@@ -22,7 +22,7 @@ from analysis.proposals import ROUND_WINDOWS_S
 from analysis.running import RunningCalls
 from analysis.search import PLATEAU
 from analysis.tokens import for_requests
-from analysis.two_limits import Doubt
+from analysis.two_limits import Doubt, memory_s
 from redline.traffic import Progress
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class Knowledge:
         best = self.fit.hypotheses[0]
         low, high = rate_interval(self.fit)
         same = {h.limit for h in near(self.fit) if h.family == best.family}
-        window_s, wanted, long = best.window_s, NARROW, LONG
-        if window_s is not None and window_s in ROUND_WINDOWS_S:
+        window_s, wanted, long = best.window_s or math.inf, NARROW, LONG
+        if window_s in ROUND_WINDOWS_S:
             wanted = 2.0 * NARROW if len(same) == 1 else NARROW
             if best.family in BLURRED:
                 # Each recovery tells the window anew, as well as arrivals are known; the settings give as much away.
@@ -143,7 +143,8 @@ class Knowledge:
             width = 2.0 * max(high - best.rate_per_s, best.rate_per_s - low)  # the number that is told must be near all
             if best.limit == 1 and best.family in SAME_WHEN_ONE:
                 wanted = max(wanted, SINGLE * self._spread_s() * best.rate_per_s)
-            long = 2 * LONG if _soon_full(best) else LONG
+            paired = best.window_s is None and best.limit == 1  # of a bucket of one, pairs tell more
+            long = 2 * LONG if memory_s(self.fit) < SHORT_S and not paired else LONG
         wanted *= 1.0 if cycle < long else 3.0
         return self.fit.certainty() > SURE and width / best.rate_per_s < wanted
 
@@ -289,13 +290,6 @@ class Knowledge:
                 elapsed_s=self.traffic.now_s(),
             )
         )
-
-
-def _soon_full(best: Hypothesis) -> bool:
-    """Return whether a limit gives all of itself back so soon that another cycle is cheap."""
-    if best.window_s is not None:
-        return best.window_s < SHORT_S
-    return 1 < best.limit < SHORT_S * best.rate_per_s  # of a bucket of one, pairs tell more
 
 
 def _apart(found: list[tuple[float, float]]) -> list[tuple[float, float]]:
