@@ -47,8 +47,8 @@ def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
     if len(record.history_s) == 0:
         return np.zeros((len(window_s), *record.at_s.shape))
     history = (record.at_s, record.before, record.spent, record.history_s, record.admitted)
-    rows = zip(window_s.tolist(), openings(record, window_s, limit), strict=True)
-    return np.stack([statistics.anchored_row(*history, first, window) for window, first in rows])
+    alike = not costed.sized(record)
+    return statistics.anchored_window(*history, *_until(record), window_s, limit, record.spread_s, alike)
 
 
 def passed(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats | None:
@@ -78,12 +78,15 @@ def openings(record: Record, windows_s: Floats, limit: float) -> list[Ints]:
     can only have opened the next one, and the calls between an opening and a block are as many as the limit lets pass
     (where calls differ in cost, a block only says that less was left than was asked for).
     """
-    refused_s, admitted_then = (
-        np.append(found, last) for found, last in zip(decisions.blocks(record), (np.inf, 0), strict=True)
-    )
-    known = (record.history_s, record.spent, refused_s, admitted_then)
+    known = (record.history_s, record.spent, *_until(record))
     alike = not costed.sized(record)
     return [statistics.openings(*known, w, limit, record.spread_s, alike) for w in windows_s.tolist()]
+
+
+def _until(record: Record) -> tuple[Floats, Ints]:
+    """Return `decisions.blocks`, and one that never comes."""
+    refused_s, admitted_then = decisions.blocks(record)
+    return np.append(refused_s, np.inf), np.append(admitted_then, 0)
 
 
 def sliding_counter(record: Record, window_s: Floats, phase_s: Floats) -> Floats:

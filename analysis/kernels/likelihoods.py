@@ -27,27 +27,40 @@ def thresholds(need: Floats, admitted: Bools) -> Floats:
     middle, low = (len(refused) - 1) // 2, (len(refused) - 1) // 10
     base = np.empty(marks)
     for s in range(len(need)):
+        row = need[s]
         if len(kept_out):
             for k in range(len(kept_out)):
-                refused[k] = need[s, kept_out[k]]
+                refused[k] = row[kept_out[k]]
             base[0] = selected(refused, middle) - 1.0
             base[1] = selected(refused[: middle + 1], low) - 1.0
         if len(let_in):
             most = second = third = -np.inf
             for d in let_in:
-                value = need[s, d]
-                if value > third:
-                    third = min(second, value)
-                    second, most = max(second, min(most, value)), max(most, value)
+                value = row[d]
+                if value > most:
+                    most, second, third = value, most, second
+                elif value > second:
+                    second, third = value, second
+                elif value > third:
+                    third = value
             base[marks - 2], base[marks - 1] = most, (most, second, third)[min(len(let_in), 3) - 1]
         for k in range(marks):
             whole = math.floor(base[k] + 1e-9)
-            out[s, k], out[s, marks + k] = max(whole, 1.0), max(whole + 1.0, 1.0)
-        out[s].sort()
+            _insert(out[s], 2 * k, max(whole, 1.0))
+            _insert(out[s], 2 * k + 1, max(whole + 1.0, 1.0))
         for k in range(2 * marks - 1, 0, -1):
             if out[s, k] == out[s, k - 1]:
                 out[s, k] = 0.0
     return out
+
+
+@compiled
+def _insert(row: Floats, many: int, value: float) -> None:
+    """Put a value into its place among the first so ``many``, which rise."""
+    while many > 0 and row[many - 1] > value:
+        row[many] = row[many - 1]
+        many -= 1
+    row[many] = value
 
 
 @compiled
@@ -70,17 +83,23 @@ def overlap(need: Floats, side: Floats, limits: Floats, edge: float, most: float
     ``need``: (shapes, decisions); ``side``: 1 where it should lie below, -1 where above. Each counts ``at_all`` and at
     most ``most`` beyond.
     """
-    out = np.empty(limits.shape)
-    for s in range(limits.shape[0]):
-        for k in range(limits.shape[1]):
-            limit = limits[s, k] + edge
-            scale, far, missed = 1.0 / (limits[s, k] + 1.0), 0.0, 0
-            for d in range(len(side)):
-                wrong = (need[s, d] - limit) * side[d]
-                if wrong > 0.0:
-                    missed += 1
-                    far += min(wrong * scale, most)
-            out[s, k] = far + at_all * missed
+    shapes, candidates = limits.shape
+    out = np.empty((shapes, candidates))
+    bounds, scales = np.empty(candidates), np.empty(candidates)
+    far, missed = np.empty(candidates), np.empty(candidates)
+    for s in range(shapes):
+        for k in range(candidates):
+            bounds[k], scales[k], far[k], missed[k] = limits[s, k] + edge, 1.0 / (limits[s, k] + 1.0), 0.0, 0.0
+        for d in range(len(side)):
+            needed, sign = need[s, d], side[d]
+            for k in range(candidates):  # without a branch, so that it is vectorised
+                wrong = (needed - bounds[k]) * sign
+                share = wrong * scales[k]
+                share = share if share < most else most  # noqa: FURB136 - with min it is not
+                far[k] += share if wrong > 0.0 else 0.0
+                missed[k] += 1.0 if wrong > 0.0 else 0.0
+        for k in range(candidates):
+            out[s, k] = far[k] + at_all * missed[k]
     return out
 
 
@@ -94,9 +113,8 @@ def log_likelihood(
     than that need not be known exactly.
     """
     shapes, offsets, decisions = statistic.shape
-    own = (len(log_share) - 2) // 2
+    worth = _worth(offsets, log_share)
     out = np.empty(limits.shape)
-    agrees = np.empty(offsets + 2 * own, np.int64)
     total = np.empty(offsets)
     least, most = np.empty(decisions), np.empty(decisions)
     for s in range(shapes):
@@ -114,10 +132,11 @@ def log_likelihood(
                     break  # each episode makes it less
                 if (most[d] <= limit) if admitted[d] else (least[d] > limit):
                     continue  # where all offsets agree, nothing is added
-                open_ = True
+                open_, agree = True, 0
                 for o in range(offsets):
-                    agrees[own + o] = (statistic[s, o, d] + cost[d] <= limit) == admitted[d]
-                _add_share(total, agrees, log_share)
+                    agree |= ((statistic[s, o, d] + cost[d] <= limit) == admitted[d]) << o
+                for o in range(offsets):
+                    total[o] += worth[agree, o]
             out[s, k] = ll + _log_mean_exp(total) if open_ else ll
     return out
 
@@ -136,17 +155,19 @@ def _extremes(statistic: Floats, cost: Floats, least: Floats, most: Floats) -> N
 
 
 @compiled
-def _add_share(total: Floats, agrees: Ints, log_share: Floats) -> None:
-    """Add to each offset what a decision that agrees at these, with room to either side, is worth there."""
-    own = (len(agrees) - len(total)) // 2
-    agrees[:own], agrees[own + len(total) :] = agrees[own], agrees[own + len(total) - 1]
-    near = 0
-    for o in range(2 * own):
-        near += agrees[o]
-    for o in range(len(total)):
-        near += agrees[o + 2 * own]
-        total[o] += log_share[near]
-        near -= agrees[o]
+def _worth(offsets: int, log_share: Floats) -> Floats:
+    """Return what a decision is worth at each offset, (sets of offsets that agree, offsets), each set as the bits of a
+    number: its own delay may reach some offsets to either side, of which the first and last stand for those beyond.
+    """
+    own = (len(log_share) - 2) // 2
+    out = np.empty((1 << offsets, offsets))
+    for agree in range(1 << offsets):
+        for o in range(offsets):
+            near = 0
+            for at in range(o - own, o + own + 1):
+                near += agree >> min(max(at, 0), offsets - 1) & 1
+            out[agree, o] = log_share[near]
+    return out
 
 
 @compiled

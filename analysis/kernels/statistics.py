@@ -117,21 +117,28 @@ def sliding_counter(
     """Return this aligned window's spending plus the last one's times the part of it that still overlaps."""
     offsets, decisions = at_s.shape
     out = np.empty((len(window_s), offsets, decisions))
+    windows, numbers = np.empty(decisions), np.empty(decisions)
+    since, since_last = np.empty(decisions), np.empty(decisions)  # what was spent before either window
     for s in range(len(window_s)):
         window, phase = window_s[s], phase_s[s]
         for o in range(offsets):
+            for d in range(decisions):  # three loops: the first and the last are vectorised
+                windows[d] = (at_s[o, d] - phase) / window
+                numbers[d] = math.floor(windows[d])
             known, begun, earlier = np.nan, 0, 0
             for d in range(decisions):
-                windows = (at_s[o, d] - phase) / window
-                number = float(math.floor(windows))
+                number = numbers[d]
                 if number != known:
+                    follows = number == known + 1.0
+                    earlier = begun if follows else _place(history_s, phase + (number - 1.0) * window, earlier)
                     begun = _place(history_s, phase + number * window, begun)
-                    earlier = _place(history_s, phase + (number - 1.0) * window, earlier)
                     known = number
+                since[d], since_last[d] = spent[begun], spent[earlier]
+            for d in range(decisions):
                 held = spent[before[o, d]]
-                first = min(spent[begun], held)
-                last = first - min(spent[earlier], first)
-                out[s, o, d] = held - first + last * (1.0 - (windows - number))
+                first = since[d] if since[d] < held else held  # noqa: FURB136 - unlike min, this is vectorised
+                last = first - (since_last[d] if since_last[d] < first else first)  # noqa: FURB136
+                out[s, o, d] = held - first + last * (1.0 - (windows[d] - numbers[d]))
     return out
 
 
@@ -191,28 +198,36 @@ def openings(
 
 
 @compiled
-def anchored_row(
+def anchored_window(
     at_s: Floats,
     before: Ints,
     spent: Floats,
     history_s: Floats,
     admitted: Bools,
-    first: Ints,
-    window_s: float,
+    refused_s: Floats,
+    admitted_then: Ints,
+    window_s: Floats,
+    limit: float,
+    spread_s: float,
+    counted_blocks: bool,  # noqa: FBT001 - numba has no keyword-only arguments
 ) -> Floats:
-    """Return what was spent in the window that was open before each decision, (offsets, decisions)."""
+    """Return what was spent in the window that was open before each decision."""
     offsets, decisions = at_s.shape
-    out = np.zeros((offsets, decisions))
-    opened_s = history_s[first]
-    for o in range(offsets):
-        hint = 0
-        for d in range(decisions):
-            held = before[o, d]
-            if admitted[d]:
-                index = np.searchsorted(first, held) - 1
-            else:
-                hint = _place(opened_s, at_s[o, d], hint, after=True)
-                index = hint - 1
-            if index >= 0 and at_s[o, d] < opened_s[index] + window_s:
-                out[o, d] = spent[held] - spent[min(first[index], held)]
+    out = np.zeros((len(window_s), offsets, decisions))
+    for s in range(len(window_s)):
+        window = window_s[s]
+        first = openings(history_s, spent, refused_s, admitted_then, window, limit, spread_s, counted_blocks)
+        opened_s = history_s[first]
+        for o in range(offsets):
+            by_call = by_time = 0
+            for d in range(decisions):
+                held = before[o, d]
+                if admitted[d]:
+                    by_call = _place(first, held, by_call)
+                    index = by_call - 1
+                else:
+                    by_time = _place(opened_s, at_s[o, d], by_time, after=True)
+                    index = by_time - 1
+                if index >= 0 and at_s[o, d] < opened_s[index] + window:
+                    out[s, o, d] = spent[held] - spent[min(first[index], held)]
     return out
