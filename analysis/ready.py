@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis import again, counters, decisions, slopes
+from analysis import again, counters, decisions, replay, slopes
 from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.fit import fit
 
@@ -23,6 +23,7 @@ def get_ready() -> None:
     calls = Calls(sent_s, sent_s + 0.1, outcome, ones, blank, blank, blank, names, names)
     fitted = fit(calls)
     record = decisions.at_middle(decisions.prepare(calls, fitted.offsets_s))
+    replay.passed(record, "anchored_window", [(WINDOW_S,)], float(PASSED))
     counters.feasible(record, (WINDOW_S, 0.0), float(PASSED))
     again.beside_chance(calls, fitted.hypotheses[0], 0.1)
     again.surprise_of_places(calls, PASSED, 0.1, np.ones(len(calls), bool))
