@@ -5,6 +5,7 @@ Times in seconds on the record's clock, never the server's. This file reads no f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,7 +58,7 @@ class Calls:
 
         A call that has been out for longer than ``answer_s`` at ``now_s`` counts as admitted: refusals are fast.
         """
-        rows = [a for a in attempts if not np.isnan(a.sent_s)]
+        rows = [a for a in attempts if not math.isnan(a.sent_s)]
         outcome = [_outcome(a.status) for a in rows]
         if now_s is not None:
             outcome = [

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 class RunningCalls:
     """Reads a growing list of attempts, which are changed in place until their ``status`` is no longer None."""
 
-    def __init__(self, attempts: Sequence[Any]) -> None:
-        """Begin with what is in the list; more may be appended to it."""
+    def __init__(self, attempts: Sequence[Any], first: int = 0) -> None:
+        """Begin with what is in the list from ``first`` on; more may be appended to it."""
         self._attempts = attempts
         self._settled = Calls.from_attempts([])
-        self._read = 0
+        self._read = first
 
     def calls(self, now_s: float, answer_s: float) -> Calls:
         """Return all calls so far, as `Calls.from_attempts` would."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from analysis.slopes import Counts, Slope
     from mock_server.limits import Spec
 
+    _Judged = tuple[float, Slope, tuple[str, Shape, bool]]  # score, and what of: family, shape, whether refused count
+
 MOST_SHAPES: Final = 150  # of a family that are looked at
 KEPT: Final = 12  # and that are judged closely
 DECISIONS: Final = 5000  # of a long record that are looked at
@@ -124,8 +126,8 @@ def explain(fitted: Fit) -> Sharing:
     excuse = None
     if fitted.concurrency is not None:
         excuse = flight.excused(fitted.calls, fitted.flight, fitted.concurrency)
-    replicas: list[Shared] = []
-    others: list[Shared] = []
+    replicas: list[_Judged] = []
+    others: list[_Judged] = []
     for counts_refused in (False, True):
         record = decisions.prepare(
             fitted.calls, fitted.offsets_s, excused=excuse, counts_refused=counts_refused, thin=False, late=False
@@ -137,12 +139,13 @@ def explain(fitted: Fit) -> Sharing:
             for shape, table in _promising(fitted, record, family, seen):
                 prior = prior_of(record, family, shape, seen)
                 for kind, judged in ((replicas, slopes.on_replicas), (others, slopes.beside_others)):
-                    kind += [Shared(family, shape, s, ll + prior, counts_refused) for ll, s in judged(table)]
-    return Sharing(tuple(_ranked(replicas)), tuple(_ranked(others)))
+                    kind += [(ll + prior, slope, (family, shape, counts_refused)) for ll, slope in judged(table)]
+    return Sharing(_ranked(replicas), _ranked(others))
 
 
-def _ranked(found: list[Shared]) -> list[Shared]:
-    return sorted(found, key=lambda m: -m.score)[: 5 * MOST]
+def _ranked(found: list[_Judged]) -> tuple[Shared, ...]:
+    best = sorted(found, key=lambda row: -row[0])[: 5 * MOST]
+    return tuple(Shared(family, shape, slope, score, refused) for score, slope, (family, shape, refused) in best)
 
 
 def _promising(fitted: Fit, record: Record, family: str, seen: Structure) -> list[tuple[Shape, Counts]]:

@@ -32,6 +32,7 @@ STEPS: Final = 14  # limits that are tried with each
 FINE: Final = 0.05  # a second look goes so far to both sides of the best limit
 _SIMULATED: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 28, 40)  # sizes of counters whose slopes are simulated
 _WINDOWS: Final = 150
+TABLES: Final = 1024  # sets of slopes that are kept: one record asks for the same ones again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,34 @@ class Counts:
     refused: Floats
 
     @property
-    def highest(self) -> float:
-        """The most that was counted after an admission."""
-        return float(self.held[np.flatnonzero(self.admitted)[-1]]) + 1.0
+    def highest(self) -> int:
+        """The most that was counted after an admission, about."""
+        return round(float(self.held[np.flatnonzero(self.admitted)[-1]])) + 1
 
-    def judged(self, slopes: tuple[Slope, ...]) -> list[tuple[float, Slope]]:
-        """Return (log likelihood in nats, slope): how well each explains the decisions. All slopes are of one kind."""
-        if slopes[0].places > 1:
-            ll = gentle.apart(self.held, self.admitted, self.refused, *_steps(slopes), OUTLIER)
-        else:
-            about = np.array([(s.limit, s.share, s.group) for s in slopes], float)
-            ll = gentle.beside(self.held, self.passed, self.admitted, self.refused, about, OUTLIER)
-        return list(zip(ll.tolist(), slopes, strict=True))
+    def judged(self, tried: Tried) -> list[tuple[float, Slope]]:
+        """Return (log likelihood in nats, slope): how well each explains the decisions."""
+        return list(zip(self.told(tried).tolist(), tried.slopes, strict=True))
+
+    def told(self, tried: Tried) -> Floats:
+        """Return the log likelihoods alone, in nats."""
+        if tried.apart is None:
+            return gentle.beside(self.held, self.passed, self.admitted, self.refused, tried.about, OUTLIER)
+        return gentle.apart(self.held, self.admitted, self.refused, *tried.apart, OUTLIER)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Slopes of one kind, and what the compiled loops take of them: (slopes, 3), or what `_steps` returns."""
+
+    slopes: tuple[Slope, ...]
+    about: Floats
+    apart: tuple[Floats, Floats, Ints, Floats] | None
+
+    @staticmethod
+    def of(slopes: tuple[Slope, ...]) -> Tried:
+        """Lay them out."""
+        about = np.array([(s.limit, s.share, s.group) for s in slopes], float)
+        return Tried(slopes, about, _steps(slopes) if slopes[0].places > 1 else None)
 
 
 def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats | None = None) -> Counts:
@@ -91,7 +108,7 @@ def counts(statistic: Floats, admitted: Bools, each: float = 1.0, passed: Floats
 def rough(table: Counts) -> float:
     """Return about how well slopes explain a table: enough to choose the shapes that are looked at closely."""
     middling = (_on_places(table.highest, (2, 4, 8), 7), _beside(table.highest, (0.15,), (0.0,), 5))
-    return max(ll for kind in middling for ll, _ in table.judged(kind))
+    return max(float(table.told(kind).max()) for kind in middling)
 
 
 def on_replicas(table: Counts) -> list[tuple[float, Slope]]:
@@ -104,35 +121,35 @@ def beside_others(table: Counts) -> list[tuple[float, Slope]]:
     return _refined(table, _beside(table.highest, SHARES, GROUPS, STEPS))
 
 
-def _refined(table: Counts, slopes: tuple[Slope, ...]) -> list[tuple[float, Slope]]:
-    found = table.judged(slopes)
+def _refined(table: Counts, tried: Tried) -> list[tuple[float, Slope]]:
+    found = table.judged(tried)
     best = max(found, key=lambda pair: pair[0])[1]
     each = best.limit / best.places
     near = sorted({max(1, round(v)) for v in each * np.linspace(1.0 - FINE, 1.0 + FINE, 11)})
     fine = tuple(Slope(n * best.places, best.places, best.share, best.group) for n in near)
-    return [*found, *table.judged(fine)]
+    return [*found, *table.judged(Tried.of(fine))]
 
 
-@lru_cache(maxsize=512)
-def _on_places(highest: float, places: tuple[int, ...], steps: int) -> tuple[Slope, ...]:
+@lru_cache(maxsize=TABLES)
+def _on_places(highest: int, places: tuple[int, ...], steps: int) -> Tried:
     found: list[Slope] = []
     for r in places:
         least, most = max(1.0, 0.6 * highest / r), max(2.0, 1.6 * highest / r)
         found += (Slope(n * r, r) for n in sorted({round(v) for v in np.geomspace(least, most, steps).tolist()}))
-    return tuple(found)
+    return Tried.of(tuple(found))
 
 
-@lru_cache(maxsize=512)
-def _beside(highest: float, shares: tuple[float, ...], groups: tuple[float, ...], steps: int) -> tuple[Slope, ...]:
-    return tuple(
+@lru_cache(maxsize=TABLES)
+def _beside(highest: int, shares: tuple[float, ...], groups: tuple[float, ...], steps: int) -> Tried:
+    slopes = (
         Slope(n, 1, share, group)
         for n in sorted({max(1, round(v)) for v in (np.linspace(0.9, 1.5, steps) * highest).tolist()})
         for share in shares
         for group in sorted({max(1, round(part * n)) for part in groups})
     )
+    return Tried.of(tuple(slopes))
 
 
-@lru_cache(maxsize=64)
 def _steps(slopes: tuple[Slope, ...]) -> tuple[Floats, Floats, Ints, Floats]:
     """Return what `gentle.apart` takes: limits, scales, starts, and the chances one slope after the other."""
     known = [_on_step(s.places, s.limit // s.places) for s in slopes]

@@ -20,7 +20,7 @@ from analysis.fit import Fit, fit
 from analysis.proposals import ROUND_WINDOWS_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from analysis.calls import Bools, Calls
     from analysis.search import Hypothesis
@@ -30,6 +30,7 @@ BEGINNING: Final = 40  # refusals of a verification that are looked at whatever 
 APART_S: Final = 0.25  # blocks closer than this are one
 ROUNDS: Final = 3
 MOST_FIRSTS: Final = 4  # beginnings that are tried
+EXPLAINED: Final = 1  # answer that a beginning may leave over and be explained still
 WARM: Final = 40  # hypotheses that a fit in turn starts from
 FEW: Final = 8  # hypotheses of a limit that are asked whether they explain a refusal
 FEWEST: Final = 5  # contradictions of a single limit from which on two are tried
@@ -67,9 +68,12 @@ class Doubt:
     pair: Pair | None = None
     _in_a_row: int = 0
     _tried: int = 0  # refusals of the record that two limits were last tried on
+    _begun: Fit | None = None  # the last fit by which a single one explained what there was by then
 
     def raised(self, fitted: Fit) -> bool:
         """Take the next fit; return whether its record is contradicted again and again, and two limits explain it."""
+        if fitted.missed <= EXPLAINED and fitted.best is not None:
+            self._begun = fitted
         self._in_a_row = self._in_a_row + 1 if fitted.missed >= FEWEST else 0
         if self._in_a_row >= AGAIN:
             self._in_a_row = 0
@@ -80,7 +84,7 @@ class Doubt:
         """Return the two limits that explain a record which this single one does not; None where one will do."""
         if self.pair is None and fitted.missed >= SUSPECT and fitted.refusals > MORE * self._tried:
             self._tried = fitted.refusals
-            self.pair = pair(fitted.calls, fitted)
+            self.pair = pair(fitted.calls, fitted, () if self._begun is None else (self._begun,))
         return self.pair
 
 
@@ -132,10 +136,11 @@ def without_overload(calls: Calls) -> Calls:
     return replace(calls, asked=asked)
 
 
-def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
+def pair(calls: Calls, whole: Fit | None = None, begun: Sequence[Fit] | None = None) -> Pair | None:
     """Return the two limits that explain a record together; None where no two do clearly better than the best one.
 
-    ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them.
+    ``calls``: with no refusal excused. ``whole``: the fit of a single limit to them. ``begun``: fits that explain the
+    record's beginnings, where these are known; None: they are looked for, which takes several fits.
     """
     if whole is not None and by_chance(whole):
         return None
@@ -144,7 +149,7 @@ def pair(calls: Calls, whole: Fit | None = None) -> Pair | None:
     found: Pair | None = None
     met = _met_before(calls)
     tried: set[bytes] = set()
-    for first in _firsts(calls, whole, met):
+    for first in _firsts(calls, whole, met, begun):
         left = _left_by(calls, first)
         if left is None or left.tobytes() in tried:  # whatever explains the same leaves the same to the other
             continue
@@ -206,7 +211,7 @@ def _left_by(calls: Calls, first: Fit) -> Bools | None:
     return calls.throttled & ~agreed
 
 
-def _firsts(calls: Calls, whole: Fit | None, met: Pair | None) -> Iterator[Fit]:
+def _firsts(calls: Calls, whole: Fit | None, met: Pair | None, begun: Sequence[Fit] | None) -> Iterator[Fit]:
     """Yield fits that may be near one of the two limits: to long blocks alone, and to the record's beginnings.
 
     Where probing went on because two limits explained what it had ``met``, the short one of these comes first.
@@ -223,18 +228,22 @@ def _firsts(calls: Calls, whole: Fit | None, met: Pair | None) -> Iterator[Fit]:
     long = _long_blocks(calls)
     if long.any():
         yield fit(calls.excuse(~long))
+    yield from _fitted_beginnings(calls) if begun is None else begun
+    if whole is not None:
+        yield whole
+
+
+def _fitted_beginnings(calls: Calls) -> list[Fit]:
+    """Return fits to beginnings: the longest of those that one limit explains, then those that it nearly does."""
     ends = _beginnings(calls)
     made: list[Fit] = []
     low, high = 0, len(ends)
     while low < high:
         middle = (low + high) // 2
         made.append(fit(calls.take(np.arange(ends[middle]))))
-        low, high = (middle + 1, high) if made[-1].missed <= 1 else (low, middle)
-    # The longest of those that one limit explains, then those that it nearly does.
-    made = sorted((m for m in made if m.best is not None), key=lambda m: (max(m.missed, 1), -len(m.calls)))
-    yield from made[:MOST_FIRSTS]
-    if whole is not None:
-        yield whole
+        low, high = (middle + 1, high) if made[-1].missed <= EXPLAINED else (low, middle)
+    made = sorted((m for m in made if m.best is not None), key=lambda m: (max(m.missed, EXPLAINED), -len(m.calls)))
+    return made[:MOST_FIRSTS]
 
 
 def _met_before(calls: Calls) -> Pair | None:

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.calls import SILENCE_S, Calls
 from analysis.conclude import SURE_ODDS
 from analysis.doubt import COMMON_WINDOWS_S
+from analysis.running import RunningCalls
 from analysis.saturation import FEWEST, SATURATED, SATURATING, most_in_flight, saturation, without_saturation
 from redline import probing
 from redline.traffic import ADMITTED, OTHER, PENDING, REFUSED
@@ -74,9 +75,11 @@ class _Saturating:
     first: int = field(init=False)  # of its attempts
     full_s: float | None = None  # when the limit was first full
     slower: bool = False
+    _running: RunningCalls = field(init=False)
 
     def __post_init__(self) -> None:
         self.began_s, self.first = self.prober.traffic.now_s(), len(self.prober.traffic.attempts)
+        self._running = RunningCalls(self.prober.traffic.attempts, self.first)
 
     def run(self) -> None:
         lasts_s = FIRST_S
@@ -93,8 +96,7 @@ class _Saturating:
             return True
         if self._in_vain(sent) or self._failing(sent):
             return True
-        answer_s = self.prober.answer_s()
-        found = saturation(Calls.from_attempts(sent, now_s=traffic.now_s(), answer_s=answer_s), self.known)
+        found = saturation(self._running.calls(traffic.now_s(), self.prober.answer_s()), self.known)
         return found is not None and found.error < NARROW and found.parts > 1 and found.lasted_s > self.memory_s
 
     def _in_vain(self, sent: list[Attempt]) -> bool:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from analysis import slopes
 from analysis.kernels import gentle
-from analysis.slopes import Counts, Slope
+from analysis.slopes import Counts, Slope, Tried
 
 if TYPE_CHECKING:
     from analysis.calls import Floats
@@ -33,7 +33,7 @@ def simulated(places: int, each: int, arrivals: int, runs: int) -> Counts:
 def refused_by(slope: Slope, held: Floats) -> Floats:
     """Return the chance of a refusal at each count, read off what one refusal there is worth."""
     one, none = np.ones(1), np.zeros(1)
-    each = [Counts(np.array([h]), one, none, one).judged((slope,))[0][0] for h in held.tolist()]
+    each = [Counts(np.array([h]), one, none, one).judged(Tried.of((slope,)))[0][0] for h in held.tolist()]
     return np.asarray((np.exp(each) - slopes.OUTLIER) / (1.0 - 2.0 * slopes.OUTLIER))
 
 
