@@ -29,6 +29,7 @@ LEAST_WINDOW_S: Final = 0.9  # nobody counts in less than a second; what is shor
 MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
 FEW: Final = 2.0  # calls a window at which a counter passes for a fixed window
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
+_BETWEEN: Final = np.array([k for k in range(36) if k % 3])  # 36ths of a window that are no twelfths
 NEAREST: Final = 60  # windows, by how nearly they fit all of these, that are tried at several moments
 ACROSS: Final = 13  # points across what recoveries have in common
 OF_WINDOW: Final = ("anchored_window", "sliding_log")  # families whose shape is a window alone
@@ -252,17 +253,22 @@ def _threshold_windows(record: Record, limit: int) -> list[float]:
 
 def _counters(record: Record, seen: Structure) -> list[Shape]:
     """Return a grid, and for each window the boundary that lets the first recovery come one call after it."""
-    duration = duration_s(record)
+    duration, first_s = duration_s(record), float(record.history_s[0])
     likely = round_windows(2 * duration)
-    windows = [*likely, *np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)]
-    shapes: list[Shape] = [(float(w), float(record.history_s[0] + f * w)) for w in windows for f in np.arange(12) / 12]
-    shapes += [(w, float(record.history_s[0] + f * w)) for w in likely for f in np.arange(36) / 36 if round(36 * f) % 3]
+    windows = np.concatenate([likely, np.geomspace(max(0.02 * duration, 0.35), 1.6 * duration, 40)])
+    shapes = [*_grid(windows, first_s, np.arange(12) / 12), *_grid(np.array(likely), first_s, _BETWEEN / 36)]
     if seen.usual <= FEW:  # one call bars the window after its own too: a fixed window twice as long, at most moments
         shapes += [(0.5 * window, boundary) for window, boundary in _fixed(record, seen)]
     many = max(1.0, float(seen.lumps.max(initial=1.0)))
-    for first in seen.recoveries[seen.waits > record.spread_s, 1][:2]:
-        shapes += [(float(w), float(first - f * w / many)) for w in windows for f in (0.3, 1.0)]
+    for back_s in seen.recoveries[seen.waits > record.spread_s, 1][:2].tolist():
+        shapes += _grid(windows, back_s, np.array([-0.3, -1.0]) / many)
     return shapes
+
+
+def _grid(windows_s: Floats, start_s: float, parts: Floats) -> list[Shape]:
+    """Return each window with boundaries so many parts of it after a moment."""
+    boundaries_s = start_s + windows_s[:, None] * parts
+    return list(zip(np.repeat(windows_s, len(parts)).tolist(), boundaries_s.ravel().tolist(), strict=True))
 
 
 def _bucket_rates(record: Record) -> list[float]:

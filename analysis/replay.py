@@ -47,8 +47,8 @@ def anchored_window(record: Record, window_s: Floats, limit: float) -> Floats:
     if len(record.history_s) == 0:
         return np.zeros((len(window_s), *record.at_s.shape))
     history = (record.at_s, record.before, record.spent, record.history_s, record.admitted)
-    alike = not costed.sized(record)
-    return statistics.anchored_window(*history, *_until(record), window_s, limit, record.spread_s, alike)
+    rule = (limit, record.spread_s, not costed.sized(record))
+    return statistics.anchored_window(*history, _until(record), window_s, rule)
 
 
 def passed(record: Record, family: str, shapes: Sequence[Shape], limit: float) -> Floats | None:

@@ -114,7 +114,7 @@ def search(
     proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
     if family in SMOOTH and proposed:
         pool = Pool(record, family, seen)
-        pool.add([*start, *proposed])
+        pool.begin([*start, *proposed])
         near = rival < badly or pool.top < ASTRAY
         hopeful = HOPEFUL if rival < badly else 0.5 * ASTRAY
         proposed = settled(pool.copy(), seen, rng, hopeful) if near else []

@@ -34,16 +34,8 @@ def thresholds(need: Floats, admitted: Bools) -> Floats:
             base[0] = selected(refused, middle) - 1.0
             base[1] = selected(refused[: middle + 1], low) - 1.0
         if len(let_in):
-            most = second = third = -np.inf
-            for d in let_in:
-                value = row[d]
-                if value > most:
-                    most, second, third = value, most, second
-                elif value > second:
-                    second, third = value, second
-                elif value > third:
-                    third = value
-            base[marks - 2], base[marks - 1] = most, (most, second, third)[min(len(let_in), 3) - 1]
+            highest = _highest(row, let_in)
+            base[marks - 2], base[marks - 1] = highest[0], highest[min(len(let_in), 3) - 1]
         for k in range(marks):
             whole = math.floor(base[k] + 1e-9)
             _insert(out[s], 2 * k, max(whole, 1.0))
@@ -52,6 +44,21 @@ def thresholds(need: Floats, admitted: Bools) -> Floats:
             if out[s, k] == out[s, k - 1]:
                 out[s, k] = 0.0
     return out
+
+
+@compiled
+def _highest(row: Floats, which: Ints) -> tuple[float, float, float]:
+    """Return the three highest of these values, minus infinity where there are fewer."""
+    most = second = third = -np.inf
+    for d in which:
+        value = row[d]
+        if value > most:
+            most, second, third = value, most, second
+        elif value > second:
+            second, third = value, second
+        elif value > third:
+            third = value
+    return most, second, third
 
 
 @compiled
@@ -156,8 +163,9 @@ def _extremes(statistic: Floats, cost: Floats, least: Floats, most: Floats) -> N
 
 @compiled
 def _worth(offsets: int, log_share: Floats) -> Floats:
-    """Return what a decision is worth at each offset, (sets of offsets that agree, offsets), each set as the bits of a
-    number: its own delay may reach some offsets to either side, of which the first and last stand for those beyond.
+    """Return what a decision is worth at each offset: (sets of offsets that agree, as bits of a number; offsets).
+
+    Its own delay may reach some offsets to either side, of which the first and last stand for those beyond.
     """
     own = (len(log_share) - 2) // 2
     out = np.empty((1 << offsets, offsets))

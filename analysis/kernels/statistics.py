@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @compiled
-def _place(values: Floats, x: float, hint: int, after: bool = False) -> int:  # noqa: FBT001, FBT002 - numba has no `*`
+def _place(values: Floats | Ints, x: float, hint: int, after: bool = False) -> int:  # noqa: FBT001, FBT002 - numba has no `*`
     """Return the first position in sorted ``values`` that holds at least ``x``, looking outwards from ``hint``.
 
     ``after``: the first that holds more.
@@ -204,19 +204,19 @@ def anchored_window(
     spent: Floats,
     history_s: Floats,
     admitted: Bools,
-    refused_s: Floats,
-    admitted_then: Ints,
+    blocks: tuple[Floats, Ints],
     window_s: Floats,
-    limit: float,
-    spread_s: float,
-    counted_blocks: bool,  # noqa: FBT001 - numba has no keyword-only arguments
+    rule: tuple[float, float, bool],
 ) -> Floats:
-    """Return what was spent in the window that was open before each decision."""
+    """Return what was spent in the window that was open before each decision.
+
+    ``blocks``: refused_s and admitted_then of `openings`, ``rule``: its limit, spread_s and counted_blocks.
+    """
     offsets, decisions = at_s.shape
     out = np.zeros((len(window_s), offsets, decisions))
     for s in range(len(window_s)):
         window = window_s[s]
-        first = openings(history_s, spent, refused_s, admitted_then, window, limit, spread_s, counted_blocks)
+        first = openings(history_s, spent, blocks[0], blocks[1], window, rule[0], rule[1], rule[2])
         opened_s = history_s[first]
         for o in range(offsets):
             by_call = by_time = 0
