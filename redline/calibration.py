@@ -65,7 +65,8 @@ def calibrate(
 ) -> Calibration:
     """Run the whole plan. Raises `redline.traffic.TargetError`; a budget that ends is an outcome, not an error.
 
-    ``on_settled`` is told the settings that were tried, once they are final; more is only measured after that.
+    ``on_settled`` is told the settings that were tried, once they are final; more is only measured after that. Where
+    that finds others whom the verification had met as well, it is told once more.
     """
     run = _Run(traffic, options, Prober(traffic, options, on_progress))
     tokens = TokenProbe(run.prober, options.probe_tokens)
@@ -92,7 +93,10 @@ def calibrate(
         if run.settings is not None:
             run.verify()
     on_settled(run.settings_tried())
-    run.look_for_others()
+    if run.look_for_others() and run.passed_by_luck():
+        run.conclude()
+        run.verify()
+        on_settled(run.settings_tried())
     run.tell_what_passes(check=True)
     return run.calibration()
 
@@ -164,18 +168,24 @@ class _Run:
         self.verifying_s += self.traffic.now_s() - began_s
         self.verifying_calls += len(self.traffic.attempts) - began
 
-    def look_for_others(self) -> None:
-        """Look whether others use a limit of so few calls that probing may have missed them; the settings stand."""
+    def look_for_others(self) -> bool:
+        """Look whether others use a limit of so few calls that probing may have missed them; return whether some do."""
         requests = [x.limit for x in self.inference.identified if x.limit.metric == "requests"]
         exact = len(requests) == 1 and requests[0].state == "measured" and requests[0].family is not None
         told = {finding.kind for finding in self.inference.findings} & {*SHARED, "drift", "random"}
         if self.ended != "completed" or not exact or told:
-            return
-        sent = len(self.traffic.attempts)
+            return False
+        sent, whole = len(self.traffic.attempts), False
         with contextlib.suppress(BudgetEndedError, TargetError):
             look(self.prober)
+            whole = True
         if len(self.traffic.attempts) > sent:
             self._hear()
+        return whole and any(finding.kind in SHARED for finding in self.inference.findings)
+
+    def passed_by_luck(self) -> bool:
+        """Return whether the verification met a refusal: beside others, settings that pass so are far too high."""
+        return self.story is not None and self.story.verification.throttled > 0
 
     def tell_what_passes(self, *, check: bool) -> None:
         """Measure the rate of a limit that others use; ``check``: also look for others who may hide behind it.

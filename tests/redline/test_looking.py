@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from analysis.calls import ADMITTED, REFUSED, Calls
+from analysis.calls import ADMITTED, REFUSED, SILENCE_S, Calls
 from analysis.infer import infer
-from analysis.two_limits import LOOKING
+from analysis.two_limits import LOOKING, VERIFYING
 from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline import traffic as outcomes
@@ -62,6 +62,25 @@ def test_nobody_is_made_up(spec: Spec, per_min: float) -> None:
     assert not {finding.kind for finding in found.inference.findings} & {"background", "replicas", "drift"}
     assert found.inference.identified[0].limit.rate_per_min == pytest.approx(per_min, rel=0.01)
     assert found.inference == infer(Calls.from_attempts(traffic.attempts, now_s=traffic.now_s()))
+
+
+def test_settings_that_passed_by_luck_are_verified_anew() -> None:
+    """Two servers look like one bucket, a verification meets one refusal, and a look finds them out."""
+    apart = VirtualLimit("requests", limits.TokenBucket(0.8128, 6.0), replicas=2)
+    world = World((apart,), Network(0.03, 0.05), Service(2.0, 0.3))
+    traffic = SimulatedTraffic(world, seed=9)
+    settled: list[tuple[Settings, ...]] = []
+    found = calibrate(traffic, CalibrationOptions(seed=9), on_settled=settled.append)
+    phases = [a.phase for a in traffic.attempts]
+    assert any(phase.startswith(VERIFYING) for phase in phases[phases.index(LOOKING) :])
+    before, after = settled
+    assert after[: len(before)] == before
+    assert after == found.settings_tried
+    assert (after[-1].requests_per_minute or 0.0) < 0.2 * (before[-1].requests_per_minute or 0.0)
+    assert found.verification is not None
+    assert found.verification.throttled == 0
+    calls = Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=SILENCE_S)
+    assert found.inference == infer(calls)
 
 
 def test_a_larger_limit_is_not_looked_at() -> None:
