@@ -229,9 +229,22 @@ def at_middle(record: Record) -> Record:
 
 def fewer(record: Record, most: int) -> Record:
     """Return the record with at most so many of its decisions, evenly chosen, to be measured without episodes."""
-    if record.n <= most:
-        return record
-    kept = np.unique(np.linspace(0, record.n - 1, most).round().astype(np.int64))
+    return record if record.n <= most else _only(record, _even(np.arange(record.n), most))
+
+
+def fewer_of_each(record: Record, most: int) -> Record:
+    """Return the record with at most so many of its admissions and of its refusals, as `fewer` does of all."""
+    sides = [np.flatnonzero(side) for side in (record.admitted, ~record.admitted)]
+    return _only(record, np.sort(np.concatenate([_even(side, most) for side in sides])))
+
+
+def _even(positions: Ints, most: int) -> Ints:
+    if len(positions) <= most:
+        return positions
+    return positions[np.unique(np.linspace(0, len(positions) - 1, most).round().astype(np.int64))]
+
+
+def _only(record: Record, kept: Ints) -> Record:
     return replace(
         record,
         sent_s=record.sent_s[kept],

@@ -36,7 +36,7 @@ HOPEFUL: Final = 3.0  # where so much of `likelihood.overlap` is left at most
 VALLEY_STEPS: Final = 7
 FEW: Final = 4  # shapes that one goes on from there,
 ASIDE: Final = 0.02  # windows apart at first
-SOME: Final = 120  # decisions that tell which of the first shapes
+SOME: Final = 60  # admissions, and refusals, that tell which of the first shapes
 CLOSELY: Final = 300  # are worth a closer look
 
 
@@ -60,8 +60,8 @@ class Pool:
     def begin(self, shapes: Iterable[Shape]) -> None:
         """Look at many shapes: at all of them by some of the decisions, and closely at those that are nearest then."""
         fresh = [shape for shape in dict.fromkeys(shapes) if shape[0] > self._least]
-        some = decisions.fewer(self.quick, SOME)
-        if some.n < self.quick.n and len(fresh) > CLOSELY:
+        if self.quick.n > 2 * SOME and len(fresh) > CLOSELY:
+            some = decisions.fewer_of_each(self.quick, SOME)
             order = np.argsort(_overlaps(some, self.family, fresh, self._seen), kind="stable")
             fresh = [fresh[k] for k in order[:CLOSELY].tolist()]
         self.add(fresh)

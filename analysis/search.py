@@ -114,7 +114,8 @@ def search(
     proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
     if family in SMOOTH and proposed:
         pool = Pool(record, family, seen)
-        pool.begin([*start, *proposed])
+        pool.add(start)
+        pool.begin(proposed)
         near = rival < badly or pool.top < ASTRAY
         hopeful = HOPEFUL if rival < badly else 0.5 * ASTRAY
         proposed = settled(pool.copy(), seen, rng, hopeful) if near else []

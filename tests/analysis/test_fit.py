@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import again, decisions, judging, proposals, search
+from analysis import again, decisions, descent, judging, proposals, search
 from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
 from analysis.conclude import conclude_limits
 from analysis.fit import RULED_OUT, fit
@@ -140,3 +140,19 @@ def test_a_bucket_that_the_spread_would_hide_is_no_start_of_a_search() -> None:
         s = judging.statistic(asked, "token_bucket", [(rate,)], 1.0)
         found = judging.thresholds_of(asked, "token_bucket", [(rate,)], s)
         assert bool((found == judging.HOPELESS).all()) == hidden
+
+
+@pytest.mark.parametrize("refused", [1, 200])
+def test_shapes_are_sorted_out_by_decisions_of_both_kinds(refused: int) -> None:
+    """However few there are of one: of a record of sized calls with a single refusal, evenly chosen ones had none."""
+    rng = np.random.default_rng(refused)
+    outcomes = [REFUSED if k in range(7, 7 + refused) else ADMITTED for k in range(300)]
+    calls = replace(record([(0.5, 0.1, o) for o in outcomes]), tokens=rng.integers(1, 900, 300).astype(float))
+    offsets = arrival_offsets(calls)
+    asked = decisions.prepare(calls, offsets, tokens=True, thin=False)
+    some = decisions.fewer_of_each(asked, descent.SOME)
+    assert (int(some.admitted.sum()), int((~some.admitted).sum())) == (descent.SOME, min(descent.SOME, refused))
+    assert (np.diff(some.sent_s) > 0).all()
+    pool = descent.Pool(asked, "sliding_counter", proposals.structure(asked))
+    pool.begin([(window, at) for window in np.linspace(1.0, 60.0, 40).tolist() for at in range(10)])
+    assert len(pool.far) == descent.CLOSELY

@@ -18,6 +18,7 @@ from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.simulated import SimulatedTraffic
 
 if TYPE_CHECKING:
+    from analysis.result import Settings
     from mock_server.limits import Spec
 
 FEW = limits.SlidingLog(4, 10.0)
