@@ -7,6 +7,7 @@ hypothesis pays for how far off it is when the calls are sent again past it (`an
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,6 +16,8 @@ import numpy as np
 from analysis.again import surprises_of_rates
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from analysis.calls import Calls
     from analysis.search import Hypothesis
 
@@ -22,7 +25,9 @@ BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that var
 RIVALS: Final = 40.0  # nats behind the best that being sent again may make up for, between families,
 MEMBERS: Final = 20.0  # and within one
 ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly,
-NUMBERS: Final = 3  # and numbers of calls
+NUMBERS: Final = 3  # and numbers of calls,
+APART: Final = 0.25  # and boundaries of a round window that are so many spreads apart,
+BOUNDARIES: Final = 6  # the likeliest of them
 TRUSTED: Final = 0.5  # of a likelihood that has each decision at the delay that suits it,
 OPEN: Final = 60.0  # up to so many nats: what costs more is contradicted
 
@@ -45,7 +50,7 @@ def charged(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypo
     }
     if not any(relief(max(own, key=_score), spread_s) for own in rivals.values()):
         return found
-    asked = [_sample(own) for own in rivals.values()]
+    asked = [_sample(own, spread_s) for own in rivals.values()]
     costs = iter(surprises_of_rates(calls, [h for some in asked for h in some], spread_s))
     both = zip(rivals.values(), asked, strict=True)
     return [h for own, some in both for h in _paid(own, some, [next(costs) for _ in some])]
@@ -60,17 +65,23 @@ def _score(h: Hypothesis) -> float:
     return h.score
 
 
-def _sample(own: list[Hypothesis]) -> list[Hypothesis]:
-    """Return some of a family: the best of each part of its rates, of round windows, and of the likeliest numbers."""
+def _sample(own: list[Hypothesis], spread_s: float) -> list[Hypothesis]:
+    """Return some of a family: the best of each part of its rates, of round windows, and of the likeliest numbers.
+
+    Of round windows also those with other boundaries: the likeliest may lie at the edge of what is possible.
+    """
     rate = np.log([h.rate_per_s for h in own])
     part = np.floor(ASKED * (rate - rate.min()) / (np.ptp(rate) + 1e-9)).astype(int)
     parts = _best_of(own, part.tolist()) + _best_of(own, [h.roundness for h in own])
     numbers = sorted(_best_of(own, [h.limit for h in own]), key=_score)[-NUMBERS:]
-    return list({id(h): h for h in (*parts, *numbers)}.values())
+    chosen = [h for h in own if h.roundness and h.phase_s is not None]
+    boundaries = [(h.window_s, round((h.phase_s or 0.0) / (APART * spread_s))) for h in chosen]
+    others = sorted(_best_of(chosen, boundaries), key=_score)[-BOUNDARIES:]
+    return list({id(h): h for h in (*parts, *numbers, *others)}.values())
 
 
-def _best_of(own: list[Hypothesis], keys: list[float]) -> list[Hypothesis]:
-    best: dict[float, Hypothesis] = {}
+def _best_of(own: list[Hypothesis], keys: Sequence[Hashable]) -> list[Hypothesis]:
+    best: dict[Hashable, Hypothesis] = {}
     for key, h in zip(keys, own, strict=True):
         if key not in best or h.score > best[key].score:
             best[key] = h
@@ -78,8 +89,14 @@ def _best_of(own: list[Hypothesis], keys: list[float]) -> list[Hypothesis]:
 
 
 def _paid(own: list[Hypothesis], asked: list[Hypothesis], costs: list[float]) -> list[Hypothesis]:
-    """Return a family with what each costs, by its rate alone: of each number too few are asked to tell more."""
-    at, cost = np.array(sorted(zip([h.rate_per_s for h in asked], costs, strict=True))).T
+    """Return a family with what each costs, by its rate alone: of each number too few are asked to tell more.
+
+    Of those with one rate it is the least.
+    """
+    least: dict[float, float] = {}
+    for h, each in zip(asked, costs, strict=True):
+        least[h.rate_per_s] = min(each, least.get(h.rate_per_s, math.inf))
+    at, cost = np.array(sorted(least.items())).T
     paid = np.interp([h.rate_per_s for h in own], at, cost).tolist()
     forgiven = [(1.0 - TRUSTED) * max(h.log_likelihood, -OPEN) for h in own]
     return [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -12,6 +14,11 @@ from analysis.again import surprises_of_rates
 from analysis.blurred import OPEN, charged
 from analysis.calls import ADMITTED, REFUSED, Calls
 from analysis.search import Hypothesis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from analysis.calls import Floats
 
 SPREAD_S = 0.6
 
@@ -28,11 +35,16 @@ def calls(request: pytest.FixtureRequest) -> Calls:
     rng = np.random.default_rng(request.param)
     sent_s = np.sort(np.repeat(rng.uniform(0.0, 60.0, 150), 8) + rng.uniform(0.0, 0.05, 1200))
     there_s, back_s = rng.uniform(0.05, 0.4, (2, len(sent_s)))
+    return asked(sent_s, there_s, back_s, lambda at_s, passed: sum(at_s - 1.0 < other for other in passed[-10:]) >= 10)
+
+
+def asked(sent_s: Floats, there_s: Floats, back_s: Floats, is_refused: Callable[[float, list[float]], bool]) -> Calls:
+    """Return what became of calls, in the order in which they came: ``is_refused`` is told when the others passed."""
     passed: list[float] = []
     refused = np.zeros(len(sent_s), bool)
     for k in np.argsort(sent_s + there_s):
         at_s = float(sent_s[k] + there_s[k])
-        refused[k] = sum(at_s - 1.0 < other for other in passed[-10:]) >= 10
+        refused[k] = is_refused(at_s, passed)
         passed += [] if refused[k] else [at_s]
     outcome = np.where(refused, REFUSED, ADMITTED)
     n, nothing = len(sent_s), np.full(len(sent_s), np.nan)
@@ -54,6 +66,25 @@ def test_a_wrong_window_that_is_a_little_likelier_falls_behind(calls: Calls) -> 
     paid = charged(calls, found, SPREAD_S)
     assert [h.window_s for h in paid] == [1.3, 1.0, 0.75]
     assert max(paid, key=lambda h: h.score).window_s == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_round_window_is_asked_with_several_boundaries(seed: int) -> None:
+    """The likeliest may lie at the edge of what is possible: the window pays what its best boundary costs."""
+    rng = np.random.default_rng(seed)
+    sent_s = np.sort(np.repeat(rng.uniform(0.0, 60.0, 150), 8) + rng.uniform(0.0, 0.05, 1200))
+    there_s, back_s = rng.uniform(0.05, 0.4, (2, len(sent_s)))
+    calls = asked(
+        sent_s, there_s, back_s, lambda at_s, passed: sum(other >= math.floor(at_s) for other in passed[-10:]) >= 10
+    )
+    at_edge, true = (
+        msgspec.structs.replace(log_of(1.0, ll, "fixed_window"), roundness=4.0, phase_s=phase_s)
+        for ll, phase_s in ((-5.0, 0.35), (-6.0, 0.0))
+    )
+    dear, cheap = surprises_of_rates(calls, [at_edge, true], SPREAD_S)
+    assert cheap < dear - 5.0
+    paid = charged(calls, [at_edge, true], SPREAD_S)
+    assert [h.score for h in paid] == pytest.approx([-2.5 - cheap, -3.0 - cheap])
 
 
 def test_nothing_is_paid_where_delays_are_short_beside_the_window(calls: Calls) -> None:
