@@ -229,7 +229,7 @@ def at_middle(record: Record) -> Record:
 
 def fewer(record: Record, most: int) -> Record:
     """Return the record with at most so many of its decisions, evenly chosen, to be measured without episodes."""
-    return record if record.n <= most else _only(record, _even(np.arange(record.n), most))
+    return _only(record, _even(np.arange(record.n), most))
 
 
 def fewer_of_each(record: Record, most: int) -> Record:

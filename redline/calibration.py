@@ -94,7 +94,7 @@ def calibrate(
             run.verify()
     on_settled(run.settings_tried())
     if run.look_for_others() and run.passed_by_luck():
-        run.conclude()
+        run.settings = recommend(run.inference, max_throttled=options.max_throttled)
         run.verify()
         on_settled(run.settings_tried())
     run.tell_what_passes(check=True)

@@ -80,6 +80,7 @@ def test_settings_that_passed_by_luck_are_verified_anew() -> None:
     assert (after[-1].requests_per_minute or 0.0) < 0.2 * (before[-1].requests_per_minute or 0.0)
     assert found.verification is not None
     assert found.verification.throttled == 0
+    assert found.probed_calls == phases.index(next(p for p in phases if p.startswith(VERIFYING)))
     calls = Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=SILENCE_S)
     assert found.inference == infer(calls)
 
