@@ -9,7 +9,7 @@ from scipy import stats
 
 from analysis.again import beside_chance
 from analysis.calls import ADMITTED, REFUSED
-from analysis.flight import undecided
+from analysis.flight import excused, undecided
 from analysis.likelihood import OUTLIER
 from analysis.priors import RATE_PRICE
 
@@ -49,15 +49,20 @@ def by_chance(fitted: Fit, metric: str = "requests") -> bool:
         explained += log_chance(*undecided(fitted.calls, fitted.flight, fitted.concurrency))
     if log_chance(refused, admitted) > explained - 2.0 * RATE_PRICE:
         return True
-    if fitted.best is None or fitted.concurrency is not None or metric != "requests":
+    if fitted.best is None or metric != "requests":
         return False
     return _chance_foretells(fitted, fitted.best)
 
 
 def _chance_foretells(fitted: Fit, best: Hypothesis) -> bool:
-    """Return whether the best limit, if the calls were sent again, would refuse at other moments; chance would not."""
-    spread_s = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
-    return beside_chance(fitted.calls, best, spread_s) > CLEARLY
+    """Return whether the best limit, if the calls were sent again, would refuse at other moments; chance would not.
+
+    What a limit on calls in flight may have refused says nothing about the one on the rate.
+    """
+    spread_s, calls = float(fitted.offsets_s[-1] - fitted.offsets_s[0]), fitted.calls
+    if fitted.concurrency is not None:
+        calls = calls.where(~excused(calls, fitted.flight, fitted.concurrency))
+    return beside_chance(calls, best, spread_s) > CLEARLY
 
 
 def _scattered(outcome: Ints) -> bool:

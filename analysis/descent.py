@@ -30,6 +30,7 @@ NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if 
 VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
 SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary,
 ANOTHER_VALLEY: Final = 0.05  # and by which those are that are gone down by themselves,
+ANOTHER_RATE: Final = 0.003  # relative distance of a bucket's rate from one that is looked at anyway
 LOOKED_AT: Final = 60  # of so many shapes,
 RANKED: Final = LOOKED_AT * VALLEYS  # and of so many when it is over,
 HOPEFUL: Final = 3.0  # where so much of `likelihood.overlap` is left at most
@@ -98,7 +99,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
             break
         pool.add(_moved(elite, 0.03 * 0.5**step, 6, rng))
     if pool.family != "sliding_counter":
-        return pool.nearest(SETTLED)
+        return [*pool.nearest(SETTLED), *other_rates(pool.nearest(RANKED))]
     if 0.0 < pool.top < hopeful:
         for valley in _distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
             _go_down(pool, valley, rng)
@@ -108,6 +109,18 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
             if pool.top == 0.0:
                 break
     return [*pool.nearest(SETTLED), *_distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
+
+
+def other_rates(ranked: Sequence[Shape]) -> list[Shape]:
+    """Return the best shapes of a bucket with clearly other rates than those before them.
+
+    Whether it was full after a rest or just not yet makes two explanations, each of them exact, with nothing between.
+    """
+    kept: list[Shape] = []
+    for shape in ranked:
+        if len(kept) < VALLEYS and all(abs(shape[0] / k[0] - 1.0) > ANOTHER_RATE for k in kept):
+            kept.append(shape)
+    return kept
 
 
 def _moved(elite: Sequence[Shape], least: float, times: int, rng: np.random.Generator) -> list[Shape]:

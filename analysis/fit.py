@@ -15,7 +15,7 @@ import numpy as np
 from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
 from analysis.agreement import recorded, replayed
 from analysis.blurred import charged, relief
-from analysis.calls import ADMITTED, OTHER, REFUSED, arrival_offsets, server_offset
+from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
 from analysis.priors import prior_of
@@ -166,7 +166,7 @@ def _searched(asked: Question) -> Fit:
     calls, warm, tokens, thorough = asked.calls, asked.warm, asked.tokens, asked.thorough
     offsets = arrival_offsets(calls)
     around = flight.in_flight(calls, offsets)
-    reached = int((around.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
+    reached = flight.reached(calls, around)
     refusals = int(np.sum(calls.outcome == REFUSED))
     limit = None if tokens else flight.candidate(calls, around)
     again: tuple[float, list[Hypothesis]] = (-np.inf, [])

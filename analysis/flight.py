@@ -57,6 +57,11 @@ def in_flight(calls: Calls, offsets_s: Floats) -> Flight:
     return Flight(np.maximum(surely, 0), np.maximum(maybe, 0))
 
 
+def reached(calls: Calls, flight: Flight) -> int:
+    """Return the most calls that were surely in flight when one was admitted, itself included; 0 where none was."""
+    return int((flight.surely[calls.outcome == ADMITTED] + 1).max(initial=0))
+
+
 def candidate(calls: Calls, flight: Flight) -> int | None:
     """Return the limit that the record suggests: the least height at which refusals stood, from what was reached on.
 
@@ -67,17 +72,14 @@ def candidate(calls: Calls, flight: Flight) -> int | None:
     refused = calls.outcome == REFUSED
     if not refused.any() or not admitted.any():
         return None
-    reached = int((flight.surely[admitted] + 1).max())
     at = flight.maybe[refused]
-    high = at[at >= reached]
+    high = at[at >= reached(calls, flight)]
     return int(high.min()) if len(high) else None
 
 
 def span(calls: Calls, flight: Flight, limit: int) -> tuple[int, int]:
     """Return the limits that fit about as well as ``limit``: never below what was surely reached."""
-    admitted = calls.outcome == ADMITTED
-    reached = int((flight.surely[admitted] + 1).max(initial=1))
-    return min(limit, reached), limit
+    return min(limit, max(1, reached(calls, flight))), limit
 
 
 def excused(calls: Calls, flight: Flight, limit: int) -> Bools:

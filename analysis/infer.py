@@ -22,7 +22,7 @@ from analysis.result import Limit
 from analysis.saturation import saturation, without_saturation
 from analysis.shared_rate import beside_others
 from analysis.tokens import blamed, fit_tokens, for_requests, sized
-from analysis.two_limits import LOOKING, SUSPECT, VERIFYING, explained, pair
+from analysis.two_limits import BESIDE, LOOKING, SUSPECT, VERIFYING, explained, pair
 
 if TYPE_CHECKING:
     from analysis.calls import Bools, Calls
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 ACCEPTED = 0.001  # share of refusals that the settings are made for
 
 
-def infer(calls: Calls) -> Inference:
-    """Explain a finished record and say what follows.
+def infer(calls: Calls, *, settled: bool = False) -> Inference:
+    """Explain a finished record and say what follows. ``settled``: probing has ended, and a verification follows.
 
     Phases named ``verify…`` are left out, with two exceptions. A verification that met a limit which probing had not
     met was followed by more probes: what it spent is part of what these met. And calls that were refused although the
     settings kept to every limit are evidence of what probing did not see. What the server says is told beside it.
     """
     evidence = without_saturation(calls)
-    said = _inferred(evidence.set_aside(of_the_day(evidence)))
+    said = _inferred(evidence.set_aside(of_the_day(evidence)), settled=settled)
     said = with_promises(said, calls, evidence.where(~_verifying(evidence)[0]))
     found = saturation(calls)
     return said if found is None else beside_others(said, found)
 
 
-def _inferred(calls: Calls) -> Inference:
+def _inferred(calls: Calls, *, settled: bool) -> Inference:
     verifying, until = _verifying(calls)
     used = ~verifying
     if verifying[:until].any():
@@ -63,8 +63,11 @@ def _inferred(calls: Calls) -> Inference:
         proven = calls.where(used | proof)
         _, fitted, tokens = _explained(proven)
         return _with_tokens(conclude_limits(fitted, FEWEST_PROVEN), fitted, proven, tokens)
-    looked = LOOKING in probes.phase  # one limit had explained all: what comes up later is no second one
-    both = pair(evidence, fitted) if fitted.missed >= SUSPECT and not looked else None
+    # Probing that takes a record for that of two limits goes on for both before anything is verified; what comes up
+    # in a look for others is no second one either.
+    over = (settled or bool(verifying.any())) and not verifying[:until].any()
+    one = (over and BESIDE not in probes.phase) or LOOKING in probes.phase
+    both = pair(evidence, fitted) if fitted.missed >= SUSPECT and not one else None
     if both is not None and (told := _beside_both(both, probes)):
         return told
     return _with_tokens(conclude_limits(fitted), fitted, probes, tokens)

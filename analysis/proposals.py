@@ -26,7 +26,11 @@ Shape = tuple[float, ...]  # (window_s,) | (window_s, boundary_s) | (rate_per_s,
 
 ROUND_WINDOWS_S: Final = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 LEAST_WINDOW_S: Final = 0.9  # nobody counts in less than a second; what is shorter is calls that came close together
-MOST_BLOCKS: Final = 8  # between every two of which a bucket's rate is read off the calls that passed
+RATES: Final = (0.003, 40.0)  # of a bucket, in multiples of what came in on average,
+RATES_TRIED: Final = 2500  # between which so many are asked whether blocks agree,
+MOST_BLOCKS: Final = 8  # of which every two say at which rates of a bucket they agree,
+MOST_RESTS: Final = 60  # which may have been full after any of its longest rests,
+SECANTS: Final = 4  # steps after which such a rate is known to a call in a thousand windows
 FEW: Final = 2.0  # calls a window at which a counter passes for a fixed window
 MOST_PERIODS: Final = 9  # windows between two recoveries that are tried
 _BETWEEN: Final = np.array([k for k in range(36) if k % 3])  # 36ths of a window that are no twelfths
@@ -93,7 +97,7 @@ def proposals(record: Record, family: str, seen: Structure) -> list[Shape]:
         case "sliding_counter":
             return [*_counters(record, seen), *clock_aligned(round_windows(2 * duration_s(record)), seen)]
         case _:
-            return [(r,) for r in (*_bucket_rates(record), *_slopes(record))]
+            return [(r,) for r in (*_bucket_rates(record), *_agreeing(record))]
 
 
 def clock_aligned(windows_s: Iterable[float], seen: Structure) -> list[Shape]:
@@ -273,21 +277,49 @@ def _grid(windows_s: Floats, start_s: float, parts: Floats) -> list[Shape]:
 
 def _bucket_rates(record: Record) -> list[float]:
     """Return rates around what came in on average: a small bucket that was seldom emptied may let in far more."""
+    return [float(r) for r in _rates_between(record, 80)]
+
+
+def _rates_between(record: Record, many: int) -> Floats:
     mean = float(record.spent[-1]) / duration_s(record)
-    return [float(r) for r in np.geomspace(0.003 * mean, 40.0 * mean, 80)]
+    return np.geomspace(RATES[0] * mean, RATES[1] * mean, many)
 
 
-def _slopes(record: Record) -> list[float]:
-    """Return what came in between two blocks: while a bucket never runs empty, that is its rate, to a call."""
-    block = np.flatnonzero(~record.admitted[1:] & record.admitted[:-1]) + 1
-    if len(block) > MOST_BLOCKS:
-        block = block[np.linspace(0, len(block) - 1, MOST_BLOCKS).astype(int)]
-    at_s, spent = record.sent_s[block], record.spent[np.searchsorted(record.history_s, record.sent_s[block])]
-    apart_s, came = at_s - at_s[:, None], spent - spent[:, None]
-    far = apart_s > 2.0 * record.spread_s
-    return [
-        float(came_in / apart)
-        for d in (-1, 0, 1)
-        for came_in, apart in zip(came[far] + d, apart_s[far], strict=True)
-        if came_in > 0
-    ]
+def _agreeing(record: Record) -> list[float]:
+    """Return the rates at which two blocks want a bucket of the same size, give or take a call.
+
+    What passed before a block is all of a bucket that was full at some moment before, and what came in since. So for
+    each rate a block wants a certain size, and two of them agree at one rate if the bucket was never full between
+    them, at another if it was: each explains them to a call, with nothing between.
+    """
+    refused = np.flatnonzero(~record.admitted)
+    apart = np.diff(record.sent_s[refused], prepend=-np.inf) > 2.0 * record.spread_s
+    at_s = record.sent_s[refused[apart]]
+    at_s = at_s[np.linspace(0, len(at_s) - 1, min(len(at_s), MOST_BLOCKS)).astype(int)]
+    spent = record.spent[np.searchsorted(record.history_s, at_s)]
+    at_s, spent = at_s[spent > 0], spent[spent > 0]
+    rests = np.diff(record.history_s)
+    full = np.unique([0, *(np.argsort(-rests, kind="stable")[:MOST_RESTS] + 1)])
+    full_s, spent_before = record.history_s[full], record.spent[full]
+    last = np.searchsorted(full_s, at_s, side="right") - 1
+
+    def size(rate: Floats) -> Floats:
+        least = np.minimum.accumulate(spent_before - rate[:, None] * full_s, axis=1)
+        return np.asarray(spent - rate[:, None] * at_s - least[:, last])
+
+    rates = _rates_between(record, RATES_TRIED)
+    one, other = np.triu_indices(len(at_s), 1)
+    sizes = size(rates)
+    apart_by = (sizes[:, other] - sizes[:, one])[None] + np.array([-1.0, 0.0, 1.0])[:, None, None]
+    d, k, pair = np.nonzero(np.sign(apart_by[:, 1:]) != np.sign(apart_by[:, :-1]))
+    low, high = rates[k], rates[k + 1]
+    at_low, at_high = apart_by[d, k, pair], apart_by[d, k + 1, pair]
+    row = np.arange(len(k))
+    for _ in range(SECANTS):
+        between = low + (high - low) * at_low / (at_low - at_high)
+        sizes = size(between)
+        here = sizes[row, other[pair]] - sizes[row, one[pair]] + d - 1.0
+        same = np.sign(here) == np.sign(at_low)
+        low, at_low = np.where(same, between, low), np.where(same, here, at_low)
+        high, at_high = np.where(same, high, between), np.where(same, at_high, here)
+    return np.asarray(between).tolist() if len(k) else []

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from analysis import steps
-from analysis.descent import HOPEFUL, Pool, settled
+from analysis.descent import HOPEFUL, Pool, other_rates, settled
 from analysis.judging import judged, screened
 from analysis.priors import priors_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
@@ -39,6 +39,7 @@ ROUNDS: Final = 5  # of refinement, at most
 IDLE: Final = 2  # of them in a row that gain little end it
 LITTLE: Final = 0.3  # nats
 FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a refinement
+CLOSE: Final = 15.0  # nats below the best within which a round window is refined, too
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
 SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
@@ -125,6 +126,10 @@ def search(
     ranked = _refined(table, ranked, record, family, seen, rng)
     if ranked[0][0] < rival - REFINED:
         return []
+    if afresh and len(ranked[0][1]) > 1 and not roundness(ranked[0][1][0]):
+        whole = table.look(steps.in_phases(ranked[0][1]))
+        if whole and whole[0][0] > ranked[0][0] - CLOSE:
+            ranked = _refined(table, sorted([*ranked[:8], *whole], reverse=True), record, family, seen, rng)
     lost = max(rival, ranked[0][0]) < LOST * badly
     if pool and afresh and not lost and max(rival, ranked[0][0]) < badly:
         # Nothing explains the record, and this search may have gone down the wrong valley: once more from the top.
@@ -170,6 +175,8 @@ def _refined(
     for _ in range(ROUNDS):
         top = ranked[0][0]
         best = [shape for _, shape in ranked[:4]]
+        if family == "token_bucket":
+            best = list(dict.fromkeys([*best, *other_rates([shape for _, shape in ranked])]))
         ranked = sorted([*ranked[:8], *table.look(steps.perturbed(best, scale, seen, rng))], reverse=True)
         scale *= 0.35
         idle = idle + 1 if ranked[0][0] < top + LITTLE else 0

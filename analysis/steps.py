@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from analysis.proposals import Shape, Structure
 
 NEAR: Final = 0.06  # relative distance within which a round window is tried
+ABOUT: Final = 0.12  # and within which one is tried in
+PHASES: Final = 24
 FEWEST_BURSTS: Final = 3  # that tell the direction of a ridge,
 FINE: Final = 0.002  # of the refill rate is a step that others are too coarse for,
 ALONG: Final = np.array([2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 32, 40, 50, 60])  # bursts to either side,
@@ -71,6 +73,15 @@ def rounded(family: str, shape: Shape, seen: Structure) -> list[Shape]:
             kept = shape[1] + math.floor((first - shape[1]) / shape[0] + 0.5) * shape[0]
             shapes += [(w, kept + d * w) for d in (-0.004, -0.001, 0.0, 0.001, 0.004)]
     return shapes
+
+
+def in_phases(shape: Shape) -> list[Shape]:
+    """Return the round windows about as long as this one, with boundaries all over them.
+
+    Over many windows a length that is a little off moves the boundary anywhere: none of the phases found says much.
+    """
+    about = [w for w in ROUND_WINDOWS_S if abs(w / shape[0] - 1.0) < ABOUT]
+    return [(w, shape[1] + w * k / PHASES) for w in about for k in range(PHASES)]
 
 
 def along(rates: Floats, bursts: Floats) -> list[Shape]:

@@ -130,11 +130,16 @@ class _Run:
         """Say what the record says so far, and recommend settings where it supports any."""
         now_s, attempts = self.traffic.now_s(), self.traffic.attempts
         self.probed_s, self.probed_calls = now_s - self.verifying_s, len(attempts) - self.verifying_calls
-        self.inference = self._inferred()
-        if self.ended == "completed" and any(found.unknown for found in self.inference.identified):
-            self.ended = "unresolved"
         supported = self.ended == "completed" and any(a.outcome == "admitted" for a in attempts)
+        self.inference = infer(self._calls(), settled=supported and self.options.verify)
+        if supported and self._unresolved():
+            self.inference = self._inferred()  # nothing is verified then, unless two limits explain it after all
+        if self.ended == "completed" and self._unresolved():
+            self.ended, supported = "unresolved", False
         self.settings = recommend(self.inference, max_throttled=self.options.max_throttled) if supported else None
+
+    def _unresolved(self) -> bool:
+        return any(found.unknown for found in self.inference.identified)
 
     def verify(self, met: LimitMet | None = None) -> None:
         """Let the recommended limiter drive the traffic."""

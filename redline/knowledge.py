@@ -46,11 +46,15 @@ SHORT_S = 10.0  # window, or time in which a bucket fills up, below which as man
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 SEEN = 2  # recoveries that are needed: a window shows in the second,
 SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has moved, or two, until it has shown again
+ABOUT = 0.002  # relative distance from a common window within which a limit that has moved would not lie by chance
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
 BLURRED = UNANCHORED | {"sliding_counter"}  # what arrivals blur, however long it is looked at
+ALIKE = 7.0  # nats behind the best within which others explain the record about as well
 ANSWER = (1.5, 0.02)  # round trips of refusals, and seconds more, after which a call without an answer has passed
-SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for
+SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for,
+SURE_ENOUGH = 0.99  # and what will do once probing has lasted
+LASTED_S = 150.0  # as long as two recoveries of a minute's window take
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,22 @@ class Knowledge:
             return False
         if self.fit.missed > max(1.0, UNEXPLAINED * self.fit.refusals):
             return False
-        odd = best.window_s is not None and best.window_s not in COMMON_WINDOWS_S
-        if self._recoveries() < (SEEN_ODD if odd else SEEN):
+        if self._recoveries() < (SEEN_ODD if self._odd(best) else SEEN):
             return False
-        if self.traffic.now_s() - self.traffic.attempts[0].sent_s < self._needed_s(best) or self.fit.rate_doubtful():
+        if self._lasted_s() < self._needed_s(best) or self.fit.rate_doubtful():
             return False
         return self._narrow(cycle)
+
+    def _lasted_s(self) -> float:
+        return self.traffic.now_s() - self.traffic.attempts[0].sent_s
+
+    def _odd(self, best: Hypothesis) -> bool:
+        """Return whether this is a window that nobody would choose, and about none that people do."""
+        return best.window_s is not None and all(abs(best.window_s / w - 1.0) > ABOUT for w in COMMON_WINDOWS_S)
+
+    def _sure(self) -> float:
+        """Return how certain a family must be: more of the same costs more time, and tells less, the longer it took."""
+        return SURE if self._lasted_s() < LASTED_S else SURE_ENOUGH
 
     def _needed_s(self, best: Hypothesis) -> float:
         """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
@@ -146,7 +160,7 @@ class Knowledge:
             paired = best.window_s is None and best.limit == 1  # of a bucket of one, pairs tell more
             long = 2 * LONG if memory_s(self.fit) < SHORT_S and not paired else LONG
         wanted *= 1.0 if cycle < long else 3.0
-        return self.fit.certainty() > SURE and width / best.rate_per_s < wanted
+        return self.fit.certainty() > self._sure() and width / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
         """Return whether more of the same would tell no more: a second limit, chance, or others on the quota."""
@@ -188,7 +202,7 @@ class Knowledge:
     def _alike(self) -> set[str]:
         """Return the families that explain the record about as well as the best one."""
         leaders = self.fit.leaders()
-        return {h.family for h in leaders if h.score > leaders[0].score - 7.0}
+        return {h.family for h in leaders if h.score > leaders[0].score - ALIKE}
 
     def window_guess_s(self) -> float:
         """Return the leading window, but never a wait out of proportion to what was seen so far."""

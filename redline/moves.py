@@ -17,7 +17,7 @@ from analysis.chance import FAR_APART
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.two_limits import LOOKING
 from redline import probing
-from redline.knowledge import SMALL, Knowledge
+from redline.knowledge import ALIGNED, ALIKE, SMALL, Knowledge
 
 if TYPE_CHECKING:
     from redline.traffic import ProbeReport
@@ -32,12 +32,16 @@ LUMP = 6  # calls from which on a limit is large enough to be measured by what g
 DRIBBLE = 0.1  # of the limit: less came back at once
 CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
-MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate
+MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate,
+ENOUGH_GATHERED = 200.0  # for which so many calls are enough,
+ENOUGH_SPREADS = 400.0  # and all that come in within so many times what delays vary by
 GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
 BLURRED_SHARE = 0.15  # of a window that nobody would choose, from which on the plan's own rhythm may have made it up
 UNLOOKED = (40, 4.0, 600)  # calls that are sent then, whatever comes back: at least, for each of the limit, at most
 GAPS = (0.1, 1.5)  # between them, drawn evenly on a log scale, in multiples of what the limit allows on average
 FEW_GAPS = (0.1, 3.0)  # and where it is a few calls, so that a bucket of them may fill up
+EARLY = (0.15, 0.6)  # of a window after its beginning that is let pass,
+LATE = (0.3, 0.9)  # or where more of it tells a counter of few calls from a fixed window
 PACES_APART = 10.0  # times the mean time between admissions lie between calls that tell chance from small counters
 APART_REFUSED = 8.0  # of these should be refused by chance,
 APART_CALLS = (16, 80)  # and so many are sent at least and at most
@@ -217,8 +221,10 @@ class Moves(Knowledge):
         bucket = best.window_s is None
         if best.counts_refused or (not bucket and self._given_back(best) >= DRIBBLE * best.limit):
             return None
-        share = MORE_GATHERED if bucket else GATHERED
-        ready_s = forecast.first_room_s(self._record(best), best, now, need=share * best.limit)
+        need = (MORE_GATHERED if bucket else GATHERED) * best.limit
+        if bucket:
+            need = min(need, max(ENOUGH_GATHERED, ENOUGH_SPREADS * self._spread_s() * best.rate_per_s))
+        ready_s = forecast.first_room_s(self._record(best), best, now, need=need)
         return ready_s if now < ready_s < now + 1.5 * self.window_guess_s() else None
 
     def _pass_over(self) -> None:
@@ -227,7 +233,15 @@ class Moves(Knowledge):
         best = self.fit.hypotheses[0]
         ready = forecast.first_room_s(self._record(best), best, now)
         ready = ready if ready - now < 2.0 * self.window_guess_s() else now
-        self.traffic.sleep_until(max(now, ready) + self.window_guess_s() * self.rng.uniform(0.15, 0.6))
+        # A counter of one call is a fixed window of two of its own until a call comes late in that.
+        late = self._alike() <= ALIGNED
+        self.traffic.sleep_until(max(now, ready) + self._longest_s() * self.rng.uniform(*(LATE if late else EARLY)))
+
+    def _longest_s(self) -> float:
+        """Return the longest window of what explains the record about as well as the best, but no longer than seen."""
+        best = self.fit.hypotheses[0]
+        windows_s = [h.window_s or 0.0 for h in self.fit.leaders() if h.score > best.score - ALIKE]
+        return min(2.0 * self._lasted_s(), max(self.window_guess_s(), *windows_s))
 
     def _rest_until_they_differ(self) -> None:
         """Wait while the leading hypotheses agree on what would pass now, until they do not."""

@@ -18,7 +18,7 @@ from analysis.fit import SAME_WHEN_ONE
 from analysis.two_limits import FLIGHT, VERIFYING
 from redline import probing
 from redline.knowledge import FIRST, SMALL, SURE
-from redline.moves import ENOUGH_REFUSED, LUMP, Moves
+from redline.moves import ENOUGH_REFUSED, GRADUAL, LUMP, Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,10 +174,15 @@ class Prober(Moves):
         self._let_refusals_arrive()
         if self._refused_since(report.first) or self._told_apart(cycle):
             return True
-        self.parted = part < APART * expected
+        self.parted = part < APART * expected or (part < expected - 1 and self._lumps_tell())
         if self.parted:
             self.traffic.sleep_until(report.ended_s + self.window_guess_s() * self.rng.uniform(0.2, 0.35))
         return self._push(expected - part)
+
+    def _lumps_tell(self) -> bool:
+        """Return whether what gives back all at once and what gives back as it was taken explain the record alike."""
+        alike = self._alike()
+        return bool(alike & GRADUAL) and bool(alike - GRADUAL)
 
     def _slow(self, expected: int) -> bool:
         """Return whether places are so few that a fill takes a good part of the window: it is no lump anyway."""

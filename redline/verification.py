@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from analysis.calls import Calls, arrival_offsets
 from analysis.conclude import SHARED
+from analysis.flight import in_flight, reached
 from analysis.recommend import longest_memory_s, rounded_down, token_burst
 from analysis.recommend_places import seen_to_pass
 from analysis.recommend_proof import FULL, RESTED, accepted_share, clopper_pearson, judge, phase_name
@@ -190,7 +192,22 @@ def verify_and_lower(
             least = 0.0 if attempt == began + 1 else STUBBORN_STEP
             settings = lowered(settings, seen, inference, traffic.attempts[first:], least)
             settings = _lower_of(settings, rethink()) if rethink and attempt == began + 1 else settings
+    tried[-1] = (_no_more_places(settings, inference, traffic), seen)
     return Story(tuple(tried))
+
+
+def _no_more_places(settings: Settings, inference: Inference, traffic: Traffic) -> Settings:
+    """Return the settings with as many places as were seen to pass, in probing or in the verification.
+
+    Where no limit on calls in flight was met, the rate may need more at worst than probing had in flight; what the
+    verification never had in flight either might be refused.
+    """
+    safe, places = seen_to_pass(inference), settings.max_concurrency
+    if safe is None or places is None or places <= safe:
+        return settings
+    calls = Calls.from_attempts(traffic.attempts, now_s=traffic.now_s())
+    passed = reached(calls, in_flight(calls, arrival_offsets(calls)))
+    return msgspec.structs.replace(settings, max_concurrency=min(places, max(safe, passed)))
 
 
 def _lower_of(settings: Settings, other: Settings) -> Settings:
