@@ -33,7 +33,7 @@ def bursts(share: float | None, seed: int, phases: tuple[str, ...] = ("fill",) *
     return Calls(sent_s, done_s, outcome, np.ones(n), nothing, nothing, nothing, ("",) * n, phase)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.acceptance) for s in (1, 2))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.acceptance) for s in (1, 2, 4, 6))])
 @pytest.mark.parametrize("share", [0.02, 0.03, 0.2])
 def test_chance_is_called_so_in_dense_bursts(share: float, seed: int) -> None:
     """A refused call may have come after any that was sent within the spread: that must not look like a full bucket."""

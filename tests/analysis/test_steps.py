@@ -22,3 +22,12 @@ def test_steps_along_a_ridge_keep_what_a_fill_let_in() -> None:
 def test_a_ridge_needs_a_direction(bursts: np.ndarray) -> None:
     """One burst, or two, tell none."""
     assert steps.along(np.linspace(1.0, 1.01, len(bursts)), bursts) == []
+
+
+def test_a_round_window_is_tried_at_any_phase_near_one_that_is_not() -> None:
+    """0.94 s found in a long blurred record may be one second, whose boundary may then lie anywhere."""
+    shapes = steps.in_phases((0.94, 3.2))
+    assert {shape[0] for shape in shapes} == {1.0}
+    boundaries = np.sort([shape[1] % 1.0 for shape in shapes])
+    assert np.diff(boundaries).max() < 0.05
+    assert steps.in_phases((7.5, 0.0)) == []

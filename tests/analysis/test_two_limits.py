@@ -9,6 +9,7 @@ import pytest
 
 from analysis.calls import ADMITTED, EXCUSED, REFUSED, Calls
 from analysis.fit import Fit, fit
+from analysis.infer import infer
 from analysis.two_limits import Doubt, Pair, explained, memory_s, pair, without_overload
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
@@ -18,7 +19,7 @@ from redline.traffic import Probe
 SHORT, LONG = limits.AnchoredWindow(10, 2.0), limits.SlidingLog(25, 9.0)
 
 
-def record(*specs: limits.Spec, phase: str = "fill", lumps: int = 12) -> Calls:
+def record(*specs: limits.Spec, phase: str = "fill", lumps: int = 12, verified: bool = False) -> Calls:
     """Return lumps of 13 calls at once, a good two seconds apart: each meets the short limit, some the long one."""
     world = World(tuple(VirtualLimit("requests", s) for s in specs), Network(0.005, 0.002), Service(0.2, 0.1))
     traffic = SimulatedTraffic(world, seed=3)
@@ -26,6 +27,9 @@ def record(*specs: limits.Spec, phase: str = "fill", lumps: int = 12) -> Calls:
     for _ in range(lumps):
         traffic.run(Probe(phase, [0.004 * k for k in range(13)]))
         traffic.run(Probe(phase, [0.11 * k for k in range(int(rng.integers(16, 40)))], stop_admitted=1))
+    if verified:
+        traffic.sleep_until(traffic.now_s() + 60.0)
+        traffic.run(Probe("verify-1-rested", [0.0, 1.0, 2.0]))
     return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
 
 
@@ -109,3 +113,12 @@ def test_the_overload_of_a_verification_is_left_unasked_but_for_its_beginning() 
     assert asked is not None
     assert asked[:80].all()
     assert not asked[84:-1].any()
+
+
+def test_what_probing_took_for_one_limit_is_one() -> None:
+    """It looks for two before anything is verified, and goes on for both: a verification shows that it found none."""
+    calls = record(SHORT, LONG, verified=True)
+    probed = calls.where(np.array([phase == "fill" for phase in calls.phase]))
+    assert [x.limit.metric for x in infer(probed).identified[:2]] == ["requests", "requests"]
+    assert [x.limit.metric for x in infer(calls).identified].count("requests") == 1
+    assert infer(calls).identified == infer(probed, settled=True).identified

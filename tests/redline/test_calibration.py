@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from analysis.virtual import Faults, Network, Service, VirtualLimit, World
@@ -89,3 +90,37 @@ def test_few_refusals_by_chance_are_no_crash() -> None:
     prober.traffic.run(burst("fill", 3, rate_per_s=100.0))
     prober.blocked_s = prober.traffic.now_s()
     assert prober._recover()
+
+
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.acceptance)])
+def test_one_call_in_a_window_is_told_from_a_counter_of_half_of_it(seed: int) -> None:
+    """Both bar one call for as long, but only after a call that came late in the window do they give back apart."""
+    found = found_in(limits.FixedWindow(1, 4.4, 1.0), seed=seed)
+    limit = found.inference.identified[0].limit
+    assert (limit.state, limit.family) == ("measured", "fixed_window")
+    assert limit.window_s == pytest.approx(4.4, rel=0.01)
+    assert found.probed_calls < 350
+
+
+@pytest.mark.parametrize(
+    ("window_s", "odd"), [(60.0, False), (59.96, False), (10.01, False), (59.0, True), (30.0, True)]
+)
+def test_about_a_common_window_two_recoveries_will_do(window_s: float, *, odd: bool) -> None:
+    """A limit that has moved would not lie there by chance."""
+    traffic = SimulatedTraffic(World((VirtualLimit("requests", limits.SlidingLog(3, 10.0)),)), seed=1)
+    prober = Prober(traffic, CalibrationOptions(), lambda _: None)
+    prober.run()
+    best = msgspec.structs.replace(prober.fit.hypotheses[0], window_s=window_s)
+    assert prober._odd(best) is odd
+    assert not prober._odd(msgspec.structs.replace(best, window_s=None))
+
+
+def test_the_longer_it_takes_the_less_certain_a_family_must_be() -> None:
+    """More of the same costs ever more time."""
+    traffic = SimulatedTraffic(World((VirtualLimit("requests", limits.SlidingLog(3, 1.0)),)), seed=1)
+    prober = Prober(traffic, CalibrationOptions(), lambda _: None)
+    prober._refit()
+    traffic.run(burst("fill", 1, rate_per_s=10.0))
+    assert prober._sure() == 0.999
+    traffic.sleep_until(200.0)
+    assert prober._sure() == 0.99

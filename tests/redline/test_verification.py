@@ -172,6 +172,28 @@ def test_places_that_were_never_met_are_proven_by_the_verification() -> None:
     assert (bound.settings.max_concurrency, bound.verification.passed) == (4, True)
 
 
+def test_settings_keep_to_the_places_that_were_seen_to_pass() -> None:
+    """At worst the rate would need fifteen; a verification that was not refused never had so many in flight."""
+    requests = SlidingLog(120, 10.0)
+    found = (
+        Identified(Limit(metric="requests", state="measured"), ((1.0, requests),)),
+        Identified(Limit(metric="concurrency", state="at_least", limit=2.0)),
+    )
+    inference = Inference(found, (), SPREAD_S, Latency(0.42, 0.5, 1.1, 500))
+    settings = recommend(inference)
+    assert settings.max_concurrency == 15
+    traffic = SimulatedTraffic(world(requests), seed=1)
+    story = verify_and_lower(traffic, inference, settings)
+    assert story.verification.throttled == 0
+    assert 6 <= (story.settings.max_concurrency or 0) <= 9
+    again = verify(SimulatedTraffic(world(requests), seed=2), inference, story.settings)
+    assert again.goodput_per_min > 0.98 * story.verification.goodput_per_min
+    more = replace(
+        inference, identified=(found[0], Identified(Limit(metric="concurrency", state="at_least", limit=12.0)))
+    )
+    assert verify_and_lower(traffic, more, settings).settings.max_concurrency == 12
+
+
 def test_a_verification_that_is_too_short_fails_but_lowers_nothing() -> None:
     """The length is the user's; two windows prove no three."""
     inference = inferred(SlidingLog(60, 10.0))
