@@ -104,15 +104,15 @@ def search(
 ) -> list[Hypothesis]:
     """Return the hypotheses of one family that explain the record best, best first (empty: nothing to explain).
 
-    With ``start`` (shapes of an earlier fit) and not ``afresh``, a family that changes smoothly is only followed from
-    there; the others are cheap enough to be looked for everywhere. ``rival``: the score of another family's best; one
+    With ``start`` (shapes of an earlier fit) and not ``afresh``, a sliding counter is only followed from there; the
+    others are cheap enough to be looked for everywhere. ``rival``: the score of another family's best; one
     that stays far below it is given up.
     """
     if record.n == 0 or record.admitted.all() or not record.admitted.any():
         return []
     rng = rng or np.random.default_rng(0)
     table, pool, badly = _Table(record, family, seen), None, poor(int(np.sum(~record.admitted)))
-    proposed = proposals(record, family, seen) if afresh or not start or family not in SMOOTH else []
+    proposed = proposals(record, family, seen) if afresh or not start or family != "sliding_counter" else []
     if family in SMOOTH and proposed:
         pool = Pool(record, family, seen)
         pool.add(start)

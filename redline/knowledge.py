@@ -43,6 +43,9 @@ WORSE = 1.5  # and times as many as the last thorough one did
 SINGLE = 0.2  # times the spread is as well as one call in so long a time is told, for a bearable number of calls
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
 SHORT_S = 10.0  # window, or time in which a bucket fills up, below which as many cycles again are cheap
+DRIBBLE = 0.1  # of the limit: less came back at once
+CALL_BY_CALL = frozenset({"token_bucket", "sliding_counter"})  # families that give back a call at a time
+LARGE = 60  # calls from which on that is too fast to be waited for
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 SEEN = 2  # recoveries that are needed: a window shows in the second,
 SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has moved, or two, until it has shown again
@@ -54,7 +57,8 @@ ALIKE = 7.0  # nats behind the best within which others explain the record about
 ANSWER = (1.5, 0.02)  # round trips of refusals, and seconds more, after which a call without an answer has passed
 SURE = 0.999  # posterior probability of a family from which on its rivals are not paid for,
 SURE_ENOUGH = 0.99  # and what will do once probing has lasted
-LASTED_S = 150.0  # as long as two recoveries of a minute's window take
+LASTED_S = 150.0  # as long as two recoveries of a minute's window take, when the rate may also be known
+WIDER = 1.5  # times as roughly
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class Knowledge:
                 wanted = max(wanted, SINGLE * self._spread_s() * best.rate_per_s)
             paired = best.window_s is None and best.limit == 1  # of a bucket of one, pairs tell more
             long = 2 * LONG if memory_s(self.fit) < SHORT_S and not paired else LONG
-        wanted *= 1.0 if cycle < long else 3.0
+        wanted *= 3.0 if cycle >= long else WIDER if self._lasted_s() >= LASTED_S else 1.0
         return self.fit.certainty() > self._sure() and width / best.rate_per_s < wanted
 
     def _hopeless(self, cycle: int) -> bool:
@@ -170,12 +174,19 @@ class Knowledge:
         return self.doubt.raised(self.fit) or (many and cycle >= LONG and self.fit.misfit.kind() is not None)
 
     def _recoveries(self) -> int:
-        """Return how often the rate limit was seen to give back."""
+        """Return how often the rate limit was seen to give back.
+
+        What a large limit gives back call by call is met again before a wait shows: it counts as often as a good part
+        of it was let in anew.
+        """
         best = self.fit.best
         if best is None:
             return 0
-        seen = proposals.structure(self._record(best))
-        return int(np.sum(seen.waits > 2.0 * self._spread_s()))
+        record = self._record(best)
+        waited = int(np.sum(proposals.structure(record).waits > 2.0 * self._spread_s()))
+        if best.family not in CALL_BY_CALL or best.limit < LARGE:
+            return waited
+        return max(waited, _times_used_up(record, DRIBBLE * best.limit))
 
     def _given_back(self, best: Hypothesis) -> float:
         """Return how many calls have passed since the last recovery that no delay explains."""
@@ -197,7 +208,7 @@ class Knowledge:
             return False
         alike = self._alike()
         few = self.fit.hypotheses[0].limit <= SMALL  # one call in two windows of a counter is one in a fixed window
-        return bool(alike & ALIGNED) and (bool(alike - ALIGNED) or (few and alike == ALIGNED))
+        return bool(alike & ALIGNED) and (bool(alike & UNANCHORED) or (few and alike == ALIGNED))
 
     def _alike(self) -> set[str]:
         """Return the families that explain the record about as well as the best one."""
@@ -304,6 +315,17 @@ class Knowledge:
                 elapsed_s=self.traffic.now_s(),
             )
         )
+
+
+def _times_used_up(record: Record, part: float) -> int:
+    """Return how often at least so much was spent between two refusals."""
+    blocks = np.flatnonzero(~record.admitted[1:] & record.admitted[:-1]) + 1
+    spent = record.spent[np.searchsorted(record.history_s, record.sent_s[blocks])].tolist()
+    times, last = 0, spent[0] if spent else 0.0
+    for now in spent:
+        if now - last >= part:
+            times, last = times + 1, now
+    return times
 
 
 def _apart(found: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from analysis.chance import FAR_APART
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.two_limits import LOOKING
 from redline import probing
-from redline.knowledge import ALIGNED, ALIKE, SMALL, Knowledge
+from redline.knowledge import ALIGNED, ALIKE, DRIBBLE, SMALL, Knowledge
 
 if TYPE_CHECKING:
     from redline.traffic import ProbeReport
@@ -29,12 +29,13 @@ LONGEST_WINDOW_S = 4000.0  # how long a recovery is waited for: an hour, and wha
 USED_UP_S = 200.0  # and where no call ever passed: the quota may be gone for the day
 ENOUGH_REFUSED = 8  # refusals that end a burst: more of one block tell nothing but the spread of delays
 LUMP = 6  # calls from which on a limit is large enough to be measured by what gathers in a pause
-DRIBBLE = 0.1  # of the limit: less came back at once
 CLEAR = 0.06  # relative difference of two expectations that one fill decides
 GATHERED = 0.3  # of the limit is waited for then
 MORE_GATHERED = 0.6  # and of a bucket's: what passed between two moments at which it was empty is its rate,
 ENOUGH_GATHERED = 200.0  # for which so many calls are enough,
 ENOUGH_SPREADS = 400.0  # and all that come in within so many times what delays vary by
+LEAST_SPARE = 0.05  # of what places let through, below which an estimate of it says nothing
+SLOW = 0.35  # of the window is the pause between two lumps at most: a fill that takes longer needs none
 GRADUAL = frozenset({"sliding_log", "sliding_counter", "token_bucket"})  # give back as it was taken, not all at once
 BLURRED_SHARE = 0.15  # of a window that nobody would choose, from which on the plan's own rhythm may have made it up
 UNLOOKED = (40, 4.0, 600)  # calls that are sent then, whatever comes back: at least, for each of the limit, at most
@@ -223,9 +224,16 @@ class Moves(Knowledge):
             return None
         need = (MORE_GATHERED if bucket else GATHERED) * best.limit
         if bucket:
-            need = min(need, max(ENOUGH_GATHERED, ENOUGH_SPREADS * self._spread_s() * best.rate_per_s))
+            enough = max(ENOUGH_GATHERED, ENOUGH_SPREADS * self._spread_s() * best.rate_per_s)
+            need = min(need, enough * self._spare(best.rate_per_s))
         ready_s = forecast.first_room_s(self._record(best), best, now, need=need)
         return ready_s if now < ready_s < now + 1.5 * self.window_guess_s() else None
+
+    def _spare(self, rate_per_s: float) -> float:
+        """Return the share of what places let through that a rate leaves: the less, the more comes in during a fill."""
+        if self.cap is None:
+            return 1.0
+        return float(np.clip(1.0 - rate_per_s * self._mean_latency_s() / self.cap, LEAST_SPARE, 1.0))
 
     def _pass_over(self) -> None:
         """Let the recovery pass unseen and go on at a random moment after it."""
@@ -233,9 +241,11 @@ class Moves(Knowledge):
         best = self.fit.hypotheses[0]
         ready = forecast.first_room_s(self._record(best), best, now)
         ready = ready if ready - now < 2.0 * self.window_guess_s() else now
-        # A counter of one call is a fixed window of two of its own until a call comes late in that.
-        late = self._alike() <= ALIGNED
-        self.traffic.sleep_until(max(now, ready) + self._longest_s() * self.rng.uniform(*(LATE if late else EARLY)))
+        window_s, part = self.window_guess_s(), EARLY
+        if self._alike() <= ALIGNED:
+            # A counter of one call is a fixed window of two of its own until a call comes late in that.
+            window_s, part = self._longest_s(), LATE
+        self.traffic.sleep_until(max(now, ready) + window_s * self.rng.uniform(*part))
 
     def _longest_s(self) -> float:
         """Return the longest window of what explains the record about as well as the best, but no longer than seen."""
@@ -244,8 +254,12 @@ class Moves(Knowledge):
         return min(2.0 * self._lasted_s(), max(self.window_guess_s(), *windows_s))
 
     def _rest_until_they_differ(self) -> None:
-        """Wait while the leading hypotheses agree on what would pass now, until they do not."""
-        if not self._in_doubt():
+        """Wait while the leading hypotheses agree on what would pass now, until they do not.
+
+        Where places are few, what a bucket gathers meanwhile takes far longer to use up again.
+        """
+        best = self.fit.best
+        if not self._in_doubt() or (best is not None and best.window_s is None and self._slow(best.limit)):
             return
         now = self.traffic.now_s()
         span = 1.2 * self.window_guess_s()
@@ -257,6 +271,10 @@ class Moves(Knowledge):
         clear = apart >= np.maximum(1.0, CLEAR * rooms.max(axis=0))
         if clear.any():
             self.traffic.sleep_until(float(ahead[int(np.argmax(clear))]))
+
+    def _slow(self, expected: float) -> bool:
+        """Return whether places are so few that a fill takes a good part of the window: it is no lump anyway."""
+        return self.cap is not None and expected * self._mean_latency_s() / self.cap > SLOW * self.window_guess_s()
 
     def rest_s(self) -> float:
         """Return about how long `rest` takes."""

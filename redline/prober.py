@@ -30,7 +30,6 @@ OVERLOADED = 80  # calls
 JUST_IN_TIME = 30  # pairs of calls about as far apart as a limit of one lets them pass
 WHOLE = (4, 12.0)  # bursts of all that a window lets in, at most, and seconds that they may take
 APART = 0.8  # of what is expected: less is another expectation, and leaves a second lump worth the name
-SLOW = 0.35  # of the window is the pause between two lumps at most: a fill that takes longer needs none
 SURE_ODDS = 10.0  # nats by which a limit on calls in flight must explain more, or it is looked at again
 UNLOOKED_EVERY = 4  # cycles
 
@@ -183,10 +182,6 @@ class Prober(Moves):
         """Return whether what gives back all at once and what gives back as it was taken explain the record alike."""
         alike = self._alike()
         return bool(alike & GRADUAL) and bool(alike - GRADUAL)
-
-    def _slow(self, expected: int) -> bool:
-        """Return whether places are so few that a fill takes a good part of the window: it is no lump anyway."""
-        return self.cap is not None and expected * self._mean_latency_s() / self.cap > SLOW * self.window_guess_s()
 
     def _sent_blindly(self, cycle: int) -> bool:
         """Send on whatever comes back, where looking after each fill tells too little; returns whether that was so."""
