@@ -176,7 +176,8 @@ def verify_and_lower(
 
     ``tried_before``: verifications of settings that more probing has overtaken; the story goes on from them.
     ``enough``: asked after each verification that failed; true ends the story there. ``rethink`` gives the settings
-    that the record recommends with the first verification in it: what is tried next is never above them.
+    that the record recommends with the first verification in it: what is tried next is never above them. The settings
+    to ship have no more places than were seen to pass.
     """
     tried = list(tried_before.tried) if tried_before else []
     began = len(tried)
