@@ -127,7 +127,7 @@ def search(
     if ranked[0][0] < rival - REFINED:
         return []
     if afresh and len(ranked[0][1]) > 1 and not roundness(ranked[0][1][0]):
-        whole = table.look(steps.in_phases(ranked[0][1]))
+        whole = table.look(steps.in_phases(ranked[0][1], record.spread_s))
         if whole and whole[0][0] > ranked[0][0] - CLOSE:
             ranked = _refined(table, sorted([*ranked[:8], *whole], reverse=True), record, family, seen, rng)
     lost = max(rival, ranked[0][0]) < LOST * badly

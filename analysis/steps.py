@@ -75,12 +75,13 @@ def rounded(family: str, shape: Shape, seen: Structure) -> list[Shape]:
     return shapes
 
 
-def in_phases(shape: Shape) -> list[Shape]:
+def in_phases(shape: Shape, spread_s: float) -> list[Shape]:
     """Return the round windows about as long as this one, with boundaries all over them.
 
     Over many windows a length that is a little off moves the boundary anywhere: none of the phases found says much.
+    Only of windows that delays blur so much that one of these boundaries is as good as the right one.
     """
-    about = [w for w in ROUND_WINDOWS_S if abs(w / shape[0] - 1.0) < ABOUT]
+    about = [w for w in ROUND_WINDOWS_S if abs(w / shape[0] - 1.0) < ABOUT and 2.0 * PHASES * spread_s > w]
     return [(w, shape[1] + w * k / PHASES) for w in about for k in range(PHASES)]
 
 

@@ -26,8 +26,9 @@ def test_a_ridge_needs_a_direction(bursts: np.ndarray) -> None:
 
 def test_a_round_window_is_tried_at_any_phase_near_one_that_is_not() -> None:
     """0.94 s found in a long blurred record may be one second, whose boundary may then lie anywhere."""
-    shapes = steps.in_phases((0.94, 3.2))
+    shapes = steps.in_phases((0.94, 3.2), 0.2)
     assert {shape[0] for shape in shapes} == {1.0}
     boundaries = np.sort([shape[1] % 1.0 for shape in shapes])
     assert np.diff(boundaries).max() < 0.05
-    assert steps.in_phases((7.5, 0.0)) == []
+    assert steps.in_phases((7.5, 0.0), 0.2) == []
+    assert steps.in_phases((0.94, 3.2), 0.01) == []  # none of them would be near enough
