@@ -155,43 +155,42 @@ def test_a_rate_that_was_never_met_is_pushed_for_a_minute() -> None:
     assert (bound.settings.requests_per_minute or math.inf) < 60.0 * 5.0
 
 
+REQUESTS = SlidingLog(120, 10.0)
+
+
+def places_unmet(seen: float, p999_s: float) -> Inference:
+    """Return an inference that knows the rate, and of calls in flight only how many were seen to pass."""
+    found = (
+        Identified(Limit(metric="requests", state="measured"), ((1.0, REQUESTS),)),
+        Identified(Limit(metric="concurrency", state="at_least", limit=seen)),
+    )
+    return Inference(found, (), SPREAD_S, Latency(0.42, 0.5, p999_s, 500))
+
+
 def test_places_that_were_never_met_are_proven_by_the_verification() -> None:
     """Two in flight were seen to pass, the rate needs eight: they pass, or settings go back to what passed."""
-    requests = SlidingLog(120, 10.0)
-    found = (
-        Identified(Limit(metric="requests", state="measured"), ((1.0, requests),)),
-        Identified(Limit(metric="concurrency", state="at_least", limit=2.0)),
-    )
-    inference = Inference(found, (), SPREAD_S, Latency(0.42, 0.5, 0.55, 500))
+    inference = places_unmet(2.0, 0.55)
     settings = recommend(inference)
     assert settings.max_concurrency == 8
-    free = verify_and_lower(SimulatedTraffic(world(requests), seed=1), inference, settings)
+    free = verify_and_lower(SimulatedTraffic(world(REQUESTS), seed=1), inference, settings)
     assert (free.settings, free.verification.passed) == (settings, True)
-    bound = verify_and_lower(SimulatedTraffic(world(requests, Concurrency(4)), seed=1), inference, settings)
+    bound = verify_and_lower(SimulatedTraffic(world(REQUESTS, Concurrency(4)), seed=1), inference, settings)
     assert bound.tried[0][1].throttled > 0
     assert (bound.settings.max_concurrency, bound.verification.passed) == (4, True)
 
 
 def test_settings_keep_to_the_places_that_were_seen_to_pass() -> None:
     """At worst the rate would need fifteen; a verification that was not refused never had so many in flight."""
-    requests = SlidingLog(120, 10.0)
-    found = (
-        Identified(Limit(metric="requests", state="measured"), ((1.0, requests),)),
-        Identified(Limit(metric="concurrency", state="at_least", limit=2.0)),
-    )
-    inference = Inference(found, (), SPREAD_S, Latency(0.42, 0.5, 1.1, 500))
+    inference = places_unmet(2.0, 1.1)
     settings = recommend(inference)
     assert settings.max_concurrency == 15
-    traffic = SimulatedTraffic(world(requests), seed=1)
-    story = verify_and_lower(traffic, inference, settings)
+    story = verify_and_lower(SimulatedTraffic(world(REQUESTS), seed=1), inference, settings)
     assert story.verification.throttled == 0
     assert 6 <= (story.settings.max_concurrency or 0) <= 9
-    again = verify(SimulatedTraffic(world(requests), seed=2), inference, story.settings)
+    again = verify(SimulatedTraffic(world(REQUESTS), seed=2), inference, story.settings)
     assert again.goodput_per_min > 0.98 * story.verification.goodput_per_min
-    more = replace(
-        inference, identified=(found[0], Identified(Limit(metric="concurrency", state="at_least", limit=12.0)))
-    )
-    assert verify_and_lower(traffic, more, settings).settings.max_concurrency == 12
+    more = verify_and_lower(SimulatedTraffic(world(REQUESTS), seed=1), places_unmet(12.0, 1.1), settings)
+    assert more.settings.max_concurrency == 12
 
 
 def test_a_verification_that_is_too_short_fails_but_lowers_nothing() -> None:
