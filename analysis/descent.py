@@ -26,7 +26,7 @@ STALLED: Final = 3  # steps of a smooth search in a row that gain less than a hu
 SMOOTH_STEPS: Final = 14
 ELITE: Final = 8  # shapes that a smooth search goes on from
 SETTLED: Final = 12  # and those that it hands on
-NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of a counter if its window and boundary were exact
+NEARLY: Final = 0.6  # of `likelihood.overlap` that may be left of what explains a record but for a little of its shape
 VALLEYS: Final = 3  # shapes of a counter near which what is feasible is solved for
 SAME_VALLEY: Final = 0.01  # windows by which these are further apart, in window or boundary,
 ANOTHER_VALLEY: Final = 0.05  # and by which those are that are gone down by themselves,
@@ -99,7 +99,8 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
             break
         pool.add(_moved(elite, 0.03 * 0.5**step, 6, rng))
     if pool.family != "sliding_counter":
-        return [*pool.nearest(SETTLED), *other_rates(pool.nearest(RANKED))]
+        exact = [shape for shape in pool.nearest(RANKED) if pool.far[shape] < NEARLY]
+        return [*pool.nearest(SETTLED), *_other_rates(exact)]
     if 0.0 < pool.top < hopeful:
         for valley in _distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
             _go_down(pool, valley, rng)
@@ -111,7 +112,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
     return [*pool.nearest(SETTLED), *_distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
 
 
-def other_rates(ranked: Sequence[Shape]) -> list[Shape]:
+def _other_rates(ranked: Sequence[Shape]) -> list[Shape]:
     """Return the best shapes of a bucket with clearly other rates than those before them.
 
     Whether it was full after a rest or just not yet makes two explanations, each of them exact, with nothing between.

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from analysis import steps
-from analysis.descent import HOPEFUL, Pool, other_rates, settled
+from analysis.descent import HOPEFUL, Pool, settled
 from analysis.judging import judged, screened
 from analysis.priors import priors_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
@@ -175,8 +175,6 @@ def _refined(
     for _ in range(ROUNDS):
         top = ranked[0][0]
         best = [shape for _, shape in ranked[:4]]
-        if family == "token_bucket":
-            best = list(dict.fromkeys([*best, *other_rates([shape for _, shape in ranked])]))
         ranked = sorted([*ranked[:8], *table.look(steps.perturbed(best, scale, seen, rng))], reverse=True)
         scale *= 0.35
         idle = idle + 1 if ranked[0][0] < top + LITTLE else 0
