@@ -100,7 +100,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
         pool.add(_moved(elite, 0.03 * 0.5**step, 6, rng))
     if pool.family != "sliding_counter":
         exact = [shape for shape in pool.nearest(RANKED) if pool.far[shape] < NEARLY]
-        return [*pool.nearest(SETTLED), *_other_rates(exact)]
+        return [*pool.nearest(SETTLED), *other_rates(exact)]
     if 0.0 < pool.top < hopeful:
         for valley in _distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
             _go_down(pool, valley, rng)
@@ -112,7 +112,7 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
     return [*pool.nearest(SETTLED), *_distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
 
 
-def _other_rates(ranked: Sequence[Shape]) -> list[Shape]:
+def other_rates(ranked: Sequence[Shape]) -> list[Shape]:
     """Return the best shapes of a bucket with clearly other rates than those before them.
 
     Whether it was full after a rest or just not yet makes two explanations, each of them exact, with nothing between.

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from analysis import steps
-from analysis.descent import HOPEFUL, Pool, settled
+from analysis.descent import HOPEFUL, Pool, other_rates, settled
 from analysis.judging import judged, screened
 from analysis.priors import priors_of, roundness
 from analysis.proposals import LEAST_WINDOW_S, proposals
@@ -39,7 +39,7 @@ ROUNDS: Final = 5  # of refinement, at most
 IDLE: Final = 2  # of them in a row that gain little end it
 LITTLE: Final = 0.3  # nats
 FAR: Final = 40.0  # nats below the best beyond which a shape is no start for a refinement
-CLOSE: Final = 15.0  # nats below the best within which a round window is refined, too
+CLOSE: Final = 15.0  # nats below the best within which a round window, or another rate of a bucket, is refined
 MOST: Final = 2000  # hypotheses of one search that are handed on
 KEEP: Final = 12.0  # nats below the best that are still worth remembering
 SMOOTH: Final = ("sliding_counter", "token_bucket")  # families whose statistic changes smoothly with the shape
@@ -175,6 +175,9 @@ def _refined(
     for _ in range(ROUNDS):
         top = ranked[0][0]
         best = [shape for _, shape in ranked[:4]]
+        if family == "token_bucket" and top > -POOR:
+            rivals = [shape for score, shape in ranked if score > top - CLOSE]
+            best = list(dict.fromkeys([*best, *other_rates(rivals)]))
         ranked = sorted([*ranked[:8], *table.look(steps.perturbed(best, scale, seen, rng))], reverse=True)
         scale *= 0.35
         idle = idle + 1 if ranked[0][0] < top + LITTLE else 0
