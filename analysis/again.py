@@ -8,7 +8,7 @@ to a call or two. Pure; times in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,6 +35,7 @@ FIRST: Final = 8000  # calls that are sent again past a limit on their rate
 class _Trips:
     """How long calls were on their way. ``late_s``: what refusals took longer than the fastest of them."""
 
+    fastest_s: float
     sent_s: Floats
     over_s: Floats  # what each call took longer than the fastest refusal; NaN where it has no answer
     refused: Bools
@@ -74,7 +75,7 @@ def surprises_of_rates(calls: Calls, limits: Iterable[Hypothesis], spread_s: flo
 
     Of the first `FIRST` calls.
     """
-    calls = _first(calls)
+    calls = first(calls)
     if not calls.throttled.any():  # nothing was refused for any of them
         return [0.0 for _ in limits]
     counted = {True: calls, False: calls.where(calls.outcome != OTHER)}
@@ -96,12 +97,28 @@ def _surprise(calls: Calls, let_in: Iterable[Bools], spread_s: float) -> float:
     return float(np.minimum(off + np.log(spread / _model(mean)), MOST).sum())
 
 
+def resent(calls: Calls, limit: Hypothesis, draws: int) -> Iterable[Calls]:
+    """Yield the record as it would be if this limit on their rate had decided, each time with other delays."""
+    calls = calls if limit.counts_other else calls.where(calls.outcome != OTHER)
+    rng, trips, decided = np.random.default_rng(0), _trips(calls), _decided(calls)
+    usual_s = 0.5 * float(np.median(trips.late_s))
+    worked_s = _worked_s(calls, trips)
+    for _ in range(draws):
+        arrived_s, ways_s = trips.drawn(rng)
+        order = np.argsort(arrived_s)
+        let_in = _let_in((order, arrived_s[order] - usual_s), limit)
+        busy_s = np.where(trips.held, trips.over_s - ways_s, rng.choice(worked_s, len(calls)))
+        done_s = calls.sent_s + trips.fastest_s + ways_s + np.where(let_in, busy_s, 0.0)
+        outcome = np.where(decided, np.where(let_in, ADMITTED, REFUSED), calls.outcome)
+        yield replace(calls, outcome=outcome, done_s=np.where(decided, done_s, calls.done_s))
+
+
 def beside_chance(calls: Calls, limit: Hypothesis, spread_s: float) -> float:
     """Return by how many nats mere chance explains the numbers let in better than a limit on the rate does.
 
     Counted in stretches of at most the spread, in the first `FIRST` calls.
     """
-    asked = _first(calls)
+    asked = first(calls)
     stretch, decided, passed = _stretches(asked, spread_s)
     if not asked.throttled.any() or not decided.any():
         return 0.0
@@ -111,7 +128,8 @@ def beside_chance(calls: Calls, limit: Hypothesis, spread_s: float) -> float:
     return by_limit - _cost(passed, share * many, np.asarray(np.sqrt(share * (1.0 - share) * many + MODEL[0] ** 2)))
 
 
-def _first(calls: Calls) -> Calls:
+def first(calls: Calls) -> Calls:
+    """Return the first `FIRST` calls, of those that are asked for."""
     calls = calls.where(calls.outcome != EXCUSED)
     return calls.take(np.arange(min(len(calls), FIRST)))
 
@@ -157,16 +175,21 @@ def _past_places(calls: Calls, limit: int) -> Iterable[Bools]:
     How long a call that was refused would have kept its place is drawn from the others.
     """
     rng, trips = np.random.default_rng(0), _trips(calls)
-    work_s = trips.over_s[trips.held & (calls.outcome == ADMITTED)] - np.median(trips.late_s)
-    usual_s: Floats = np.maximum(work_s, 0.0) if len(work_s) else np.zeros(1)
+    worked_s = _worked_s(calls, trips)
     for _ in range(_draws(len(calls))):
         arrived_s, ways_s = trips.drawn(rng)
-        busy_s = np.where(trips.held, trips.over_s - ways_s, rng.choice(usual_s, len(calls)))
+        busy_s = np.where(trips.held, trips.over_s - ways_s, rng.choice(worked_s, len(calls)))
         order = np.argsort(arrived_s)
         busy_s += WORK_S * rng.random(len(calls))
         let_in = np.zeros(len(calls), bool)
         let_in[order] = places.let_in(arrived_s[order], busy_s[order], limit)
         yield let_in
+
+
+def _worked_s(calls: Calls, trips: _Trips) -> Floats:
+    """Return how long calls that were let in were about held."""
+    work_s = trips.over_s[trips.held & (calls.outcome == ADMITTED)] - np.median(trips.late_s)
+    return np.maximum(work_s, 0.0) if len(work_s) else np.zeros(1)
 
 
 def _arrivals(calls: Calls) -> list[tuple[Ints, Floats]]:
@@ -198,5 +221,6 @@ def _trips(calls: Calls) -> _Trips:
     trip_s = calls.done_s - calls.sent_s
     known = np.isfinite(trip_s)
     refused, held = calls.throttled & known, known & ~calls.throttled & (calls.outcome != PENDING)
-    over_s = trip_s - (trip_s[refused].min() if refused.any() else 0.0)
-    return _Trips(calls.sent_s, over_s, refused, held, over_s[refused] if refused.any() else np.zeros(1))
+    fastest_s = float(trip_s[refused].min()) if refused.any() else 0.0
+    over_s = trip_s - fastest_s
+    return _Trips(fastest_s, calls.sent_s, over_s, refused, held, over_s[refused] if refused.any() else np.zeros(1))

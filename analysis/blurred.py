@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.search import Hypothesis
 
 BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that vary by so much blur it
+STRONGLY: Final = 0.2  # and from which on answers contradict the right one
 RIVALS: Final = 40.0  # nats behind the best that being sent again may make up for, between families,
 MEMBERS: Final = 20.0  # and within one
 ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly,
@@ -59,6 +60,11 @@ def charged(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypo
 def relief(h: Hypothesis, spread_s: float) -> float:
     """Return the nats that a hypothesis may be forgiven: none unless delays vary by much of what it remembers."""
     return (1.0 - TRUSTED) * OPEN if spread_s * h.rate_per_s > BLURRED * h.limit else 0.0
+
+
+def strongly(h: Hypothesis, spread_s: float) -> bool:
+    """Return whether delays vary by so much of what a hypothesis remembers that the right one is contradicted, too."""
+    return spread_s * h.rate_per_s > STRONGLY * h.limit
 
 
 def _score(h: Hypothesis) -> float:

@@ -14,12 +14,13 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
 from analysis.agreement import recorded, replayed
-from analysis.blurred import charged, relief
+from analysis.blurred import charged, relief, strongly
 from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.misfit import Misfit, misfit_of
 from analysis.priors import prior_of
 from analysis.remembered import MOST_REMEMBERED, Question
+from analysis.usual import usual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -329,5 +330,8 @@ def _misfit(
         return Misfit(early=int(np.sum(left if excuse is None else left & ~excuse)))
     h = found[0]
     record = recorded(h, calls, offsets, excused=excuse, tokens=tokens)
-    seen = misfit_of(record, replayed(h, record), h.limit)
-    return replace(seen, loss=-h.log_likelihood)
+    seen = replace(misfit_of(record, replayed(h, record), h.limit), loss=-h.log_likelihood)
+    if tokens or not strongly(h, float(offsets[-1] - offsets[0])):
+        return seen
+    known = usual(h, calls if excuse is None else calls.where(~excuse), offsets)
+    return replace(seen, usual=known.missed, usual_loss=known.loss)

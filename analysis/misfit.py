@@ -39,7 +39,8 @@ class Misfit:
     ``room``: what was left at the early refusals, as shares of the limit, sorted. ``highest``: the most that an
     admitted call brought the count to. ``first`` and ``last``: where in the record the contradictions stand, as shares
     of its decided calls. ``loss``: how badly the answers fit in all, in nats; ``refusals``: how many of them there are;
-    ``turns``: how often refusals and admissions follow one another.
+    ``open``: how many the spread decided. ``usual`` and ``usual_loss``: how many would contradict it at most, and how
+    badly they would fit, if this limiter had answered: where delays blur it, the right one is contradicted, too.
     """
 
     early: int = 0
@@ -51,11 +52,13 @@ class Misfit:
     loss: float = 0.0
     refusals: int = 0
     open: int = 0
+    usual: int = 0
+    usual_loss: float = 0.0
 
     @property
     def total(self) -> int:
-        """How many answers contradict the limiter."""
-        return self.early + self.over
+        """How many answers contradict the limiter, beyond those that usually do."""
+        return max(0, self.early + self.over - self.usual)
 
     @property
     def share(self) -> float:
@@ -74,7 +77,7 @@ class Misfit:
         record, so that they stand in one part of it is not yet a change.
         """
         if self.total < fewest:
-            allowed = max(LOSS, LOSS_SHARE * self.refusals, LOSS_OPEN * self.open)
+            allowed = max(LOSS, LOSS_SHARE * self.refusals, LOSS_OPEN * self.open, self.usual_loss)
             return "background" if self.loss > allowed else None
         if self.total < MANY:
             return "background"

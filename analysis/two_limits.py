@@ -45,6 +45,8 @@ BETTER: Final = 0.5  # times as much left over as by the turn before: such turns
 MOST_TRIED: Final = 2  # sets of left-over refusals
 FORBIDDEN: Final = 0.03  # share of the admissions from which on a limit that forbids them is none of the two
 STILL: Final = 0.03  # of a limit's calls, by which the number may be another after more was sent
+NEARLY_AS_LONG: Final = 1.5  # times as long a memory at most, and rates as near,
+AS_FAST: Final = 0.01  # of two limits that are nearly one
 OWN: Final = 4  # refusals that each of two limits must explain alone
 VERIFYING: Final = "verify"  # how the phases of a verification begin,
 BESIDE: Final = "beside"  # the phase of the first call that is sent because two limits were met,
@@ -163,9 +165,18 @@ def pair(calls: Calls, whole: Fit | None = None, begun: Sequence[Fit] | None = N
             found = made
         if len(tried) == MOST_TRIED or (found is not None and found.missed == 0):
             break
-    if found is None or found.missed > (0 if _odd(found) else most) or not _like(met, found):
+    if found is None or found.missed > (0 if _odd(found) else most) or not _like(met, found) or _one_twice(found):
         return None
     return found if _earned(calls, found, whole) else None
+
+
+def _one_twice(found: Pair) -> bool:
+    """Return whether the two are nearly one: others on its quota make it look like two, one with an odd window."""
+    short, long = found.short.best, found.long.best
+    if short is None or long is None or all(h.window_s in (None, *ROUND_WINDOWS_S) for h in (short, long)):
+        return False
+    as_long = memory_s(found.long) < NEARLY_AS_LONG * memory_s(found.short)
+    return as_long or abs(long.rate_per_s / short.rate_per_s - 1.0) < AS_FAST
 
 
 def _odd(found: Pair) -> bool:

@@ -198,7 +198,8 @@ class _Run:
         It comes last: the settings stand, since they were verified beside the others, and so does what is known where a
         budget or the target ends this.
         """
-        told = any(finding.kind in SHARED for finding in self.inference.findings)
+        kinds = {finding.kind for finding in self.inference.findings}
+        told = bool(kinds & {*SHARED})
         if self.ended == "budget" or not (told or (check and suspicious(self.inference))):
             return
         requests = [x for x in self.inference.identified if x.limit.metric == "requests"]
@@ -210,9 +211,10 @@ class _Run:
         memory_s = SETTLED[0] * max(windows_s, default=0.0)
         if told:  # what refused a verification may count over longer than what is known
             memory_s = max(memory_s, SETTLED[1])
+        longest_s = LONGEST_S if told or "drift" in kinds else check_s(windows_s)
         sent = len(self.traffic.attempts)
         with contextlib.suppress(BudgetEndedError, TargetError):
-            saturate(self.prober, memory_s=memory_s, longest_s=LONGEST_S if told else check_s(windows_s))
+            saturate(self.prober, memory_s=memory_s, longest_s=longest_s)
         if len(self.traffic.attempts) == sent:
             return
         self._hear()

@@ -122,3 +122,16 @@ def test_what_probing_took_for_one_limit_is_one() -> None:
     assert [x.limit.metric for x in infer(probed).identified[:2]] == ["requests", "requests"]
     assert [x.limit.metric for x in infer(calls).identified].count("requests") == 1
     assert infer(calls).identified == infer(probed, settled=True).identified
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(limits.SlidingLog(14, 3.1), id="about as long a window"),
+        pytest.param(limits.SlidingLog(35, 8.05), id="about the same rate"),
+    ],
+)
+def test_two_that_are_nearly_one_are_not_told(other: limits.Spec) -> None:
+    """Nobody chooses 2.3 s beside 3.1 s, or two windows for one rate: others on the quota look so."""
+    record_of_both = record(limits.AnchoredWindow(10, 2.3), other)
+    assert pair(record_of_both, fit(record_of_both)) is None

@@ -88,6 +88,17 @@ def test_settings_that_passed_by_luck_are_verified_anew(monkeypatch: pytest.Monk
     assert found.inference == infer(calls)
 
 
+def test_a_refusal_in_the_verification_is_seen_as_luck() -> None:
+    """It passed though one call was refused; a look finds others, and settings that know of them are verified."""
+    found, traffic, settled = found_by_looking(calm=False)
+    phases = [a.phase for a in traffic.attempts]
+    assert any(phase.startswith(VERIFYING) for phase in phases[phases.index(LOOKING) :])
+    before, after = settled
+    assert after == found.settings_tried
+    assert after[: len(before)] == before
+    assert (after[-1].requests_per_minute or 0.0) < (before[-1].requests_per_minute or 0.0)
+
+
 def test_settings_that_nobody_disturbed_stand() -> None:
     """A verification without a refusal was no luck: others are told, and what was verified stays."""
     found, traffic, settled = found_by_looking()
@@ -98,15 +109,20 @@ def test_settings_that_nobody_disturbed_stand() -> None:
     assert settled == [found.settings_tried]
 
 
-def found_by_looking() -> tuple[Calibration, SimulatedTraffic, list[tuple[Settings, ...]]]:
-    """Calibrate beside others whom neither probing nor the verification meets, but a look does."""
+def found_by_looking(*, calm: bool = True) -> tuple[Calibration, SimulatedTraffic, list[tuple[Settings, ...]]]:
+    """Calibrate beside others whom a look finds; ``calm``: not the first verification, either; else that met them.
+
+    One call in twenty may be refused then, so that few calls pass with one refusal.
+    """
     for seed in range(1, 20):
         world = World((VirtualLimit("requests", FEW),), Network(0.03, 0.05), Service(0.8, 0.3), background=SELDOM)
         traffic = SimulatedTraffic(world, seed=seed)
         settled: list[tuple[Settings, ...]] = []
-        found = calibrate(traffic, CalibrationOptions(seed=seed), on_settled=settled.append)
-        calm = not any(a.outcome == outcomes.REFUSED for a in traffic.attempts if a.phase.startswith(VERIFYING))
-        if looks(traffic) and calm and {finding.kind for finding in found.inference.findings} & SHARED:
+        options = CalibrationOptions(seed=seed, max_throttled=0.001 if calm else 0.05)
+        found = calibrate(traffic, options, on_settled=settled.append)
+        before = traffic.attempts[: next((k for k, a in enumerate(traffic.attempts) if a.phase == LOOKING), 0)]
+        met = any(a.outcome == outcomes.REFUSED for a in before if a.phase.startswith(VERIFYING))
+        if before and met != calm and {finding.kind for finding in found.inference.findings} & SHARED:
             return found, traffic, settled
     raise AssertionError("nobody was found by a look")
 

@@ -72,6 +72,14 @@ def test_the_whole_limit_is_told_beside_others(spec: Spec, others: Background) -
     assert 0 < kept_full(traffic) < MOST_CALLS
 
 
+@pytest.mark.acceptance
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_others_are_told_from_a_minute_that_moved(seed: int) -> None:
+    """Those who take a third in bursts leave out a window or two: the limit of a minute is kept full for three then."""
+    found, _ = calibrated(limits.SlidingLog(1200, 60.0), Background(6.0, group=110), seed)
+    assert findings(found) & {"background", "replicas"}
+
+
 def test_a_bucket_of_our_own_is_told_exactly() -> None:
     """It is looked whether others hide behind it, once the settings hold; none do."""
     found, traffic = calibrated(BUCKET, None)

@@ -1,0 +1,93 @@
+"""Where delays vary by much of a window the right limiter is contradicted, too: by about as much as it usually is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from analysis import again, likelihood
+from analysis.agreement import recorded, replayed
+from analysis.calls import ADMITTED, Calls, arrival_offsets
+from analysis.misfit import Misfit, misfit_of
+from analysis.search import Hypothesis
+from analysis.usual import usual
+from analysis.virtual import Network, Service, VirtualLimit, World
+from mock_server import limits
+from redline.simulated import SimulatedTraffic
+from redline.traffic import Probe
+
+RIGHT = Hypothesis("anchored_window", 20.0, 20.0, 1.0, None, False, True, 0.0, 0.0)  # noqa: FBT003
+SEEDS = range(4)
+
+
+def record(seed: int) -> Calls:
+    """Return calls at a limit's own rate for a second or two at a time; delays vary by a third of its window."""
+    world = World((VirtualLimit("requests", limits.AnchoredWindow(20, 1.0)),), Network(0.15, 0.35), Service(0.3, 0.1))
+    traffic, rng = SimulatedTraffic(world, seed=seed), np.random.default_rng(seed)
+    for _ in range(60):
+        lasts_s = float(rng.uniform(0.8, 2.5))
+        traffic.run(Probe("fill", np.sort(rng.uniform(0.0, lasts_s, int(20.0 * lasts_s))).tolist()))
+        traffic.sleep_until(traffic.now_s() + float(rng.uniform(0.0, 1.5)))
+    traffic.sleep_until(traffic.now_s() + 5.0)
+    return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
+
+
+def left_over(h: Hypothesis, calls: Calls) -> Misfit:
+    """Return what a limit does not account for, but for what is usual."""
+    its = recorded(h, calls, arrival_offsets(calls))
+    statistic = replayed(h, its)
+    loss = -float(likelihood.log_likelihood(its, statistic, np.array([[h.limit]]))[0, 0])
+    return replace(misfit_of(its, statistic, h.limit), loss=loss)
+
+
+def test_nobody_is_suspected_of_what_the_right_limit_leaves_over() -> None:
+    """It looks like others on the quota, but is what this limit leaves over of its own answers."""
+    for seed in SEEDS:
+        calls = record(seed)
+        seen, known = left_over(RIGHT, calls), usual(RIGHT, calls, arrival_offsets(calls))
+        assert seen.kind() == "background"
+        assert replace(seen, usual=known.missed, usual_loss=known.loss).kind() is None
+
+
+@pytest.mark.parametrize("calls_too_many", [-3.0, 4.0])
+def test_a_wrong_one_leaves_over_more(calls_too_many: float) -> None:
+    """Some calls more or less, and it would have answered otherwise."""
+    wrong = msgspec.structs.replace(RIGHT, limit=20.0 + calls_too_many, rate_per_s=20.0 + calls_too_many)
+    for seed in SEEDS:
+        calls = record(seed)
+        known = usual(wrong, calls, arrival_offsets(calls))
+        seen = left_over(wrong, calls)
+        assert seen.loss > known.loss
+        assert replace(seen, usual=known.missed, usual_loss=known.loss).kind() is not None
+
+
+def test_a_long_record_is_allowed_as_much_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many calls only the first are sent again: the others are taken to be like them."""
+    calls = record(1)
+    whole = usual(RIGHT, calls, arrival_offsets(calls))
+    monkeypatch.setattr(again, "FIRST", len(calls) // 3)
+    assert usual(RIGHT, calls, arrival_offsets(calls)).loss == pytest.approx(whole.loss, rel=0.5)
+
+
+def test_what_is_sent_again_stays_a_record() -> None:
+    """Every call keeps its moment, each is answered after it was sent, and other draws refuse others."""
+    calls = record(2)
+    first, second = again.resent(calls, RIGHT, 2)
+    assert np.array_equal(first.sent_s, calls.sent_s)
+    assert bool((first.done_s > first.sent_s).all())
+    assert not np.array_equal(first.outcome, second.outcome)
+    passed = [float(np.mean(c.outcome == ADMITTED)) for c in (calls, first, second)]
+    assert passed[1:] == pytest.approx([passed[0]] * 2, abs=0.05)
+
+
+def test_what_is_usual_is_not_counted() -> None:
+    """Neither as contradictions, nor as a bad fit."""
+    seen = Misfit(early=6, over=3, loss=90.0, refusals=40)
+    assert (seen.total, seen.kind()) == (9, "background")
+    blurred = replace(seen, usual=7, usual_loss=80.0)
+    assert (blurred.total, blurred.kind()) == (2, "background")
+    assert replace(blurred, usual_loss=95.0).kind() is None
+    assert replace(seen, usual=12).total == 0
