@@ -36,7 +36,7 @@ def record(seed: int) -> Calls:
 
 
 def left_over(h: Hypothesis, calls: Calls) -> Misfit:
-    """Return what a limit does not account for, but for what is usual."""
+    """Return what a limit does not account for, with what is usual still in it."""
     its = recorded(h, calls, arrival_offsets(calls))
     statistic = replayed(h, its)
     loss = -float(likelihood.log_likelihood(its, statistic, np.array([[h.limit]]))[0, 0])
