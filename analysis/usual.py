@@ -1,7 +1,7 @@
 """What limits leave over of records that they made themselves, where delays blur what they remember.
 
 The likelihood has each decision at a delay that all calls share. Two ways that vary by much of a window are no such
-delay: a window that our own calls open may cost the truth 150 nats, and one on the clock 15. So calls are sent again
+delay: of a second that our own calls open, the truth costs a hundred nats within two minutes. So calls are sent again
 past a limit, and what it leaves over then is what it usually does (a parametric bootstrap; Efron 1979).
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from analysis import likelihood
 from analysis.again import first, resent
 from analysis.agreement import recorded, replayed
+from analysis.calls import EXCUSED
 from analysis.misfit import misfit_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def usual(h: Hypothesis, calls: Calls, offsets_s: Floats) -> Usual:
         seen = misfit_of(record, statistic, h.limit)
         missed.append(seen.early + seen.over)
         losses.append(-float(likelihood.log_likelihood(record, statistic, np.array([[h.limit]]))[0, 0]))
-    times = len(calls) / max(1, len(part))
+    times = np.count_nonzero(calls.outcome != EXCUSED) / max(1, len(part))
     return Usual(math.ceil(_at_most(missed, times)), _at_most(losses, times, LEAST))
 
 

@@ -199,7 +199,7 @@ class _Run:
         budget or the target ends this.
         """
         kinds = {finding.kind for finding in self.inference.findings}
-        told = bool(kinds & {*SHARED})
+        told = not kinds.isdisjoint(SHARED)
         if self.ended == "budget" or not (told or (check and suspicious(self.inference))):
             return
         requests = [x for x in self.inference.identified if x.limit.metric == "requests"]

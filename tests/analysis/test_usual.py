@@ -10,7 +10,7 @@ import pytest
 
 from analysis import again, likelihood
 from analysis.agreement import recorded, replayed
-from analysis.calls import ADMITTED, Calls, arrival_offsets
+from analysis.calls import ADMITTED, EXCUSED, Calls, arrival_offsets
 from analysis.misfit import Misfit, misfit_of
 from analysis.search import Hypothesis
 from analysis.usual import usual
@@ -70,6 +70,15 @@ def test_a_long_record_is_allowed_as_much_more(monkeypatch: pytest.MonkeyPatch) 
     whole = usual(RIGHT, calls, arrival_offsets(calls))
     monkeypatch.setattr(again, "FIRST", len(calls) // 3)
     assert usual(RIGHT, calls, arrival_offsets(calls)).loss == pytest.approx(whole.loss, rel=0.5)
+
+
+def test_what_is_excused_stands_for_nothing() -> None:
+    """Refusals of another limit are not sent again, and allow for no more."""
+    calls = record(1)
+    ours = np.arange(0, len(calls), 2)
+    others = replace(calls, outcome=np.where(np.isin(np.arange(len(calls)), ours), calls.outcome, EXCUSED))
+    offsets_s = arrival_offsets(calls)
+    assert usual(RIGHT, others, offsets_s) == usual(RIGHT, calls.take(ours), offsets_s)
 
 
 def test_what_is_sent_again_stays_a_record() -> None:
