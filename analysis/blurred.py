@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.search import Hypothesis
 
 BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that vary by so much blur it
+SKEWED: Final = 0.03  # and from which on what a log gives back comes too early
 STRONGLY: Final = 0.2  # and from which on answers contradict the right one
 RIVALS: Final = 40.0  # nats behind the best that being sent again may make up for, between families,
 MEMBERS: Final = 20.0  # and within one
@@ -50,11 +51,29 @@ def charged(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypo
         if tops[family] > best - RIVALS
     }
     if not any(relief(max(own, key=_score), spread_s) for own in rivals.values()):
-        return found
+        return _straight(calls, found, spread_s)
     asked = [_sample(own, spread_s) for own in rivals.values()]
     costs = iter(surprises_of_rates(calls, [h for some in asked for h in some], spread_s))
     both = zip(rivals.values(), asked, strict=True)
     return [h for own, some in both for h in _paid(own, some, [next(costs) for _ in some])]
+
+
+def _straight(calls: Calls, found: list[Hypothesis], spread_s: float) -> list[Hypothesis]:
+    """Return the hypotheses, those of a log that leads in the order of what they cost when sent again.
+
+    What it gives back first came first of many, sooner than usual: its likelihood prefers windows that are too short.
+    The family is as likely as it was.
+    """
+    best = max(found, key=_score)
+    if best.family != "sliding_log" or spread_s * best.rate_per_s < SKEWED * best.limit:
+        return found
+    its = [(h.family, h.counts_refused) == (best.family, best.counts_refused) for h in found]
+    near = [h for h, own in zip(found, its, strict=True) if own and h.score > best.score - MEMBERS]
+    asked = _sample(near, spread_s)
+    paid = _paid(near, asked, surprises_of_rates(calls, asked, spread_s))
+    level = best.score - max(h.score for h in paid)
+    straight = [msgspec.structs.replace(h, log_prior=h.log_prior + level) for h in paid]
+    return [*straight, *(h for h, own in zip(found, its, strict=True) if not own)]
 
 
 def relief(h: Hypothesis, spread_s: float) -> float:
@@ -104,8 +123,12 @@ def _paid(own: list[Hypothesis], asked: list[Hypothesis], costs: list[float]) ->
         least[h.rate_per_s] = min(each, least.get(h.rate_per_s, math.inf))
     at, cost = np.array(sorted(least.items())).T
     paid = np.interp([h.rate_per_s for h in own], at, cost).tolist()
-    forgiven = [(1.0 - TRUSTED) * max(h.log_likelihood, -OPEN) for h in own]
     return [
-        msgspec.structs.replace(h, log_prior=h.log_prior - each - less)
-        for h, each, less in zip(own, paid, forgiven, strict=True)
+        msgspec.structs.replace(h, log_prior=h.log_prior - each - forgiven(h))
+        for h, each in zip(own, paid, strict=True)
     ]
+
+
+def forgiven(h: Hypothesis) -> float:
+    """Return the part of a likelihood that is not trusted, in nats of which it has (at most 0)."""
+    return (1.0 - TRUSTED) * max(h.log_likelihood, -OPEN)

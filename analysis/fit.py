@@ -17,9 +17,12 @@ from analysis.agreement import recorded, replayed
 from analysis.blurred import charged, relief, strongly
 from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
+from analysis.longer import with_longer
 from analysis.misfit import Misfit, misfit_of
+from analysis.opened import with_opened
 from analysis.priors import prior_of
 from analysis.remembered import MOST_REMEMBERED, Question
+from analysis.rounded import round_first
 from analysis.usual import usual
 
 if TYPE_CHECKING:
@@ -232,7 +235,7 @@ def _given(
         best, found = nothing, []
     else:
         if not tokens:
-            found = charged(calls if excuse is None else calls.where(~excuse), found, float(offsets[-1] - offsets[0]))
+            found = _weighed(calls if excuse is None else calls.where(~excuse), found, offsets)
         best = max(h.score for h in found)
         found = sorted((h for h in found if h.score > best - search.KEEP), key=lambda h: -h.score)
     if limit is not None:
@@ -242,6 +245,16 @@ def _given(
         if places.unsure(calls, around, limit, own):
             price += places.surprise(calls, limit, offsets, own)
     return best - price, found
+
+
+def _weighed(calls: Calls, found: list[Hypothesis], offsets: Floats) -> list[Hypothesis]:
+    """Return the hypotheses, and others near them, as likely as they are where delays blur what limits remember.
+
+    ``calls``: those that no other limit refused.
+    """
+    spread_s = float(offsets[-1] - offsets[0])
+    found = charged(calls, with_longer(calls, found, offsets), spread_s)
+    return round_first(with_opened(calls, found, offsets), spread_s)
 
 
 def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
