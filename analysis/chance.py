@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from scipy import stats
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 FEWEST_REFUSALS: Final = 8  # fewer say nothing about chance, and neither do fewer admissions
 UNLIKELY: Final = 0.001  # probability from which on an accident is taken for none
-FAR_APART: Final = "apart"  # phase of calls so far apart that no limit which refused the others should refuse them
+FAR_APART: Final = "apart"  # phase of calls so far apart that no limit which refused the others should refuse them,
+CROWDED: Final = "crowded"  # and of so many at once that no limit of a few calls lets in as many as of the others
 SELDOM: Final = 0.003  # probability of so few refusals among these from which on pace matters
 CLEARLY: Final = 5.0  # nats by which chance must explain better than a limit how many passed when
 MOSTLY: Final = 0.4  # share of the refusals that an edge must contradict before it gives way to chance by that alone
@@ -76,10 +77,18 @@ def _scattered(outcome: Ints) -> bool:
 
 
 def _at_any_pace(calls: Calls) -> bool:
-    """Return whether calls far apart were refused about as often as the others; so they were if there are none."""
-    apart = np.array([phase == FAR_APART for phase in calls.phase], bool)
-    table = np.array([[np.sum(calls.outcome[part] == o) for o in (REFUSED, ADMITTED)] for part in (apart, ~apart)])
-    return bool(stats.fisher_exact(table, alternative="less").pvalue > SELDOM)
+    """Return whether calls far apart, and many at once, were refused about as often as the others.
+
+    So they were if there are none.
+    """
+    return not _differs(calls, FAR_APART, "less") and not _differs(calls, CROWDED, "greater")
+
+
+def _differs(calls: Calls, phase: str, alternative: Literal["less", "greater"]) -> bool:
+    """Return whether calls of this phase were surely refused less, or more, often than the others were."""
+    there = np.array([own == phase for own in calls.phase], bool)
+    table = np.array([[np.sum(calls.outcome[part] == o) for o in (REFUSED, ADMITTED)] for part in (there, ~there)])
+    return bool(stats.fisher_exact(table, alternative=alternative).pvalue <= SELDOM)
 
 
 def _refused(outcome: Ints) -> Bools:

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis import forecast
 from analysis.calls import ADMITTED
-from analysis.chance import FAR_APART
+from analysis.chance import CROWDED, FAR_APART
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.two_limits import LOOKING
 from redline import probing
@@ -46,6 +46,7 @@ LATE = (0.3, 0.9)  # or where more of it tells a counter of few calls from a fix
 PACES_APART = 10.0  # times the mean time between admissions lie between calls that tell chance from small counters
 APART_REFUSED = 8.0  # of these should be refused by chance,
 APART_CALLS = (16, 80)  # and so many are sent at least and at most
+CROWD, CROWDS = 16, 4  # calls at once, and how often, that tell chance from limits of a few calls
 APART_SHARE = 0.05  # of all calls that chance must refuse: with less, the most would tell nothing
 APART_S = 300.0  # is as long as that may take
 RESTED = (0.7, 0.95)  # of a window is waited for others who may come by,
@@ -62,7 +63,8 @@ class Moves(Knowledge):
     parted: bool = False  # whether the last fill came in two lumps
     passing: bool = False  # whether the last recovery was let pass unseen
     unlooked: bool = False  # whether calls were sent at irregular moments, whatever came back
-    paced: bool = False  # and whether they were far apart
+    paced: bool = False  # and whether they were far apart,
+    crowded: bool = False  # and whether many were at once
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,6 +201,7 @@ class Moves(Knowledge):
         admitted = int(np.sum(outcome == ADMITTED))
         share = self.fit.refusals / (self.fit.refusals + admitted)
         if share < APART_SHARE:
+            self.crowded = True
             return False
         count = int(np.clip(math.ceil(APART_REFUSED / share), *APART_CALLS))
         gap_s = min(PACES_APART * float(sent_s[-1] - sent_s[0]) / admitted, APART_S / count)
@@ -206,6 +209,16 @@ class Moves(Knowledge):
         self.traffic.run(probing.at_times(FAR_APART, tuple(times_s.tolist()), stop_refused=None))
         self._let_refusals_arrive()
         return True
+
+    def _send_many_at_once(self) -> None:
+        """Send more at once than a small limit holds: it lets in few of them, chance as many as of any others."""
+        self.crowded = True
+        for _ in range(CROWDS):
+            self._drain()
+            self.traffic.run(
+                probing.burst(CROWDED, min(CROWD, self.options.max_in_flight), rate_per_s=self.options.max_rate_per_s)
+            )
+        self._let_refusals_arrive()
 
     def _rested_s(self) -> float | None:
         """Return until when a pause tells more than polling would; None where polling does.

@@ -87,12 +87,16 @@ class Prober(Moves):
         return cycle
 
     def _given_up(self, cycle: int) -> bool:
-        """Return whether more is of no use; chance is believed where calls far apart were refused as often."""
+        """Return whether more is of no use; chance is believed where calls far apart, or at once, fare as all do."""
         if not self._hopeless(cycle):
             return False
-        if self.paced or not by_chance(self.fit) or not self._send_far_apart():
-            return True
-        self._refit()
+        if by_chance(self.fit) and not self.paced:
+            if not self._send_far_apart():
+                return True
+            self._refit()
+        if by_chance(self.fit) and not self.crowded:
+            self._send_many_at_once()
+            self._refit()
         return self._hopeless(cycle)
 
     def _confirmed(self, cycle: int) -> bool:

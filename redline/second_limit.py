@@ -48,7 +48,7 @@ class OtherProber(Prober):
 
     def run(self) -> None:
         """Probe until the limit is settled; a single call at least, which tells that this was the plan."""
-        self.paced = True  # chance has been ruled out
+        self.paced = self.crowded = True  # chance has been ruled out
         self.traffic.sleep_until(self.traffic.now_s() + min(two_limits.memory_s(self.known), 60.0))
         self.began_s = self.traffic.now_s()
         self.traffic.run(probing.burst(two_limits.BESIDE, 1, rate_per_s=1.0))

@@ -1,4 +1,4 @@
-"""Before chance is believed, calls are sent so far apart that small counters would have room: chance has no pace."""
+"""Before chance is believed, calls are sent far apart, where counters have room, and crowded, where they have none."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from analysis.calls import ADMITTED, REFUSED, Calls
-from analysis.chance import FAR_APART, by_chance
+from analysis.chance import CROWDED, FAR_APART, by_chance
 from analysis.fit import fit
-from analysis.virtual import Network, Service, VirtualLimit, World
+from analysis.virtual import Background, Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.calibration import Calibration, CalibrationOptions, calibrate
 from redline.simulated import SimulatedTraffic
 
 
-def found_in(limit: VirtualLimit, seed: int) -> tuple[Calibration, SimulatedTraffic]:
+def found_in(
+    limit: VirtualLimit, seed: int, others: Background | None = None, most: int = 1200
+) -> tuple[Calibration, SimulatedTraffic]:
     """Calibrate behind one limit."""
-    traffic = SimulatedTraffic(World((limit,), Network(0.03, 0.05), Service(0.8, 0.3)), seed=seed, max_requests=1200)
+    world = World((limit,), Network(0.03, 0.05), Service(0.8, 0.3), background=others)
+    traffic = SimulatedTraffic(world, seed=seed, max_requests=most)
     return calibrate(traffic, CalibrationOptions(seed=seed, verify=False)), traffic
 
 
@@ -43,6 +46,27 @@ def test_chance_is_as_likely_at_any_pace(share: float, calls: int) -> None:
     assert float(np.diff(sent_s).min()) > 3.0 * between_s
 
 
+@pytest.mark.parametrize("seed", [5, 8, 15])
+@pytest.mark.acceptance
+def test_others_on_a_limit_of_one_call_are_not_taken_for_chance(seed: int) -> None:
+    """They take three calls of ten at random moments, but of sixteen calls at once next to none is let in."""
+    found, traffic = found_in(VirtualLimit("requests", limits.TokenBucket(1.0, 1.0)), seed, Background(0.3, 1), 6000)
+    assert "background" in {finding.kind for finding in found.inference.findings}
+    assert found.inference.identified[0].limit.state != "random"
+    crowd = [a.status for a in traffic.attempts if a.phase == CROWDED]
+    assert len(crowd) == 64
+    assert crowd.count(200) < 0.2 * len(crowd)
+
+
+def test_a_crowd_fares_as_all_do_where_chance_decides() -> None:
+    """About a third of the calls that are sent at once are refused, as of all others, and chance is told."""
+    found, traffic = found_in(VirtualLimit("requests", limits.Random(0.3)), 1)
+    crowd = [a.status for a in traffic.attempts if a.phase == CROWDED]
+    assert found.inference.identified[0].limit.state == "random"
+    assert len(crowd) == 64
+    assert crowd.count(429) == pytest.approx(0.3 * len(crowd), abs=12)
+
+
 @pytest.mark.acceptance
 def test_a_little_chance_is_believed_without() -> None:
     """Of one in twenty-five, eighty calls would tell nothing."""
@@ -52,10 +76,13 @@ def test_a_little_chance_is_believed_without() -> None:
 
 
 def test_the_pace_decides() -> None:
-    """The same answers are chance if a third of the calls far apart were refused, too, and are not if none was."""
+    """The same answers are chance if a third of the calls far apart, or at once, were refused; not if none, or all."""
     _, traffic = found_in(VirtualLimit("requests", limits.Random(0.3)), 1)
     fitted = fit(Calls.from_attempts(traffic.attempts))
     assert by_chance(fitted)
     apart = np.array([phase == FAR_APART for phase in fitted.calls.phase])
     outcome = np.where(apart & (fitted.calls.outcome == REFUSED), ADMITTED, fitted.calls.outcome)
+    assert not by_chance(replace(fitted, calls=replace(fitted.calls, outcome=outcome)))
+    crowd = np.array([phase == CROWDED for phase in fitted.calls.phase])
+    outcome = np.where(crowd & (fitted.calls.outcome == ADMITTED), REFUSED, fitted.calls.outcome)
     assert not by_chance(replace(fitted, calls=replace(fitted.calls, outcome=outcome)))
