@@ -19,9 +19,9 @@ from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.longer import with_longer
 from analysis.misfit import Misfit, misfit_of
-from analysis.opened import with_opened
 from analysis.priors import prior_of
 from analysis.remembered import MOST_REMEMBERED, Question
+from analysis.rivals import with_rivals
 from analysis.rounded import round_first
 from analysis.usual import usual
 
@@ -254,7 +254,7 @@ def _weighed(calls: Calls, found: list[Hypothesis], offsets: Floats) -> list[Hyp
     """
     spread_s = float(offsets[-1] - offsets[0])
     found = charged(calls, with_longer(calls, found, offsets), spread_s)
-    return round_first(with_opened(calls, found, offsets), spread_s)
+    return round_first(with_rivals(calls, found, offsets), spread_s)
 
 
 def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:

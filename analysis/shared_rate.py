@@ -94,7 +94,7 @@ def _kept_back(said: Inference, at_once: int) -> float:
 
     What fades of its last window leaves no room for a whole call until the next one begins. Where nothing is known of
     the family, or more passed together before than it says, it may be one of so many calls, unless about as many pass
-    together again.
+    together again; on servers that count apart as many may, one on each.
     """
     places = max([1.0, *(f.value or 1.0 for f in said.findings if f.kind == "replicas")])
     requests = [each for each in said.identified if each.limit.metric == "requests"]
@@ -102,7 +102,7 @@ def _kept_back(said: Inference, at_once: int) -> float:
     sizes = [spec.limit / places for weight, spec in particles if weight > SEEN and isinstance(spec, SlidingCounter)]
     before = max((x.limit.limit or 0.0 for x in said.identified if x.limit.metric == "concurrency"), default=0.0)
     known = all(x.limit.state == "measured" and before <= (x.limit.limit or before) for x in requests)
-    if not known and at_once < TOGETHER * before and before <= SMALL:
+    if not known and 0.0 < before <= SMALL and (at_once < TOGETHER * before or places >= max(2.0, TOGETHER * before)):
         sizes.append(before / places)
     return max((k / max(k - 1.0, 0.5 * k) for k in sizes), default=1.0)
 

@@ -305,6 +305,13 @@ def test_where_nothing_is_known_a_counter_of_few_calls_is_allowed_for() -> None:
     assert beside_others(told, FOUND).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 264.0))
     together = replace(FOUND, at_once=2)
     assert beside_others(told, together).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
+    apart = replace(told, findings=(Finding(kind="replicas", value=2.0, ci95=(2.0, 4.0)),))
+    on_each = beside_others(apart, replace(together, waited=0.0))  # one on each of them, and each keeps one back
+    assert on_each.identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 264.0))
+    lone = replace(FOUND, at_once=8, waited=0.0)  # of many calls, two servers let in several each
+    places = msgspec.structs.replace(places, limit=8.0)
+    several = replace(apart, identified=(Identified(unknown), Identified(places)))
+    assert beside_others(several, lone).identified[0].limit.rate_per_min_ci95 == pytest.approx((114.0, 132.0))
 
 
 def test_others_who_came_are_told_from_a_limit_that_moved_by_what_passes() -> None:

@@ -1,4 +1,4 @@
-"""Windows of a second behind delays of 0.35 s: what our own calls open is told from what the clock opens, and a log."""
+"""Limits of a second behind delays of 0.35 s: what our calls open, what the clock opens, logs, and fast buckets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from analysis.calls import Calls, arrival_offsets
 from analysis.fit import fit
-from analysis.opened import with_opened
+from analysis.rivals import with_rivals
 from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
 from redline.simulated import SimulatedTraffic
@@ -67,15 +67,27 @@ def test_what_is_told_explains_the_record(seed: int) -> None:
     assert seen.misfit.kind() is None
 
 
+@pytest.mark.parametrize(
+    ("rate_per_s", "size", "seed"), [*((12.0, 7, s) for s in (0, 2, 3)), *((4.0, 4, s) for s in (0, 3, 4))]
+)
+def test_fast_buckets_are_told(rate_per_s: float, size: int, seed: int) -> None:
+    """Much of one comes back within the spread, so the search leaves it out: one nearly twice as large was told."""
+    best = fit(record(limits.TokenBucket(rate_per_s, size), seed)).best
+    assert best is not None
+    assert best.family == "token_bucket"
+    assert abs(best.limit - size) <= 1.0
+    assert best.rate_per_s == pytest.approx(rate_per_s, rel=0.04)
+
+
 def test_nothing_is_looked_for_where_delays_blur_nothing() -> None:
     """Of a window that is long beside them, the likelihood can be trusted."""
     calls = record(SECONDS["fixed_window"], 0, spread_s=0.03)
     found = list(fit(calls).hypotheses)
-    assert with_opened(calls, found, arrival_offsets(calls)) is found
+    assert with_rivals(calls, found, arrival_offsets(calls)) is found
 
 
 def test_refused_calls_that_count_open_nothing() -> None:
     """Such a log is none that our calls open, however near its numbers are."""
     seen = told("sliding_log", 0)
     counting = [msgspec.structs.replace(h, counts_refused=True) for h in seen.hypotheses]
-    assert with_opened(seen.calls, counting, seen.offsets_s) is counting
+    assert with_rivals(seen.calls, counting, seen.offsets_s) is counting
