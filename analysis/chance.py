@@ -22,7 +22,7 @@ FEWEST_REFUSALS: Final = 8  # fewer say nothing about chance, and neither do few
 UNLIKELY: Final = 0.001  # probability from which on an accident is taken for none
 FAR_APART: Final = "apart"  # phase of calls so far apart that no limit which refused the others should refuse them,
 CROWDED: Final = "crowded"  # and of so many at once that no limit of a few calls lets in as many as of the others
-SELDOM: Final = 0.003  # probability of so few refusals among these from which on pace matters
+SELDOM: Final = 0.003  # probability of so few, or so many, refusals among these from which on pace matters
 CLEARLY: Final = 5.0  # nats by which chance must explain better than a limit how many passed when
 MOSTLY: Final = 0.4  # share of the refusals that an edge must contradict before it gives way to chance by that alone
 
@@ -39,7 +39,7 @@ def by_chance(fitted: Fit, metric: str = "requests") -> bool:
     refused, admitted = (int(np.sum(asked.outcome == o)) for o in (REFUSED, ADMITTED))
     if min(refused, admitted) < FEWEST_REFUSALS or not _scattered(asked.outcome):
         return False
-    if not _at_any_pace(asked):
+    if not _at_any_pace(_not_in_flight(fitted)):
         return False
     if fitted.missed > MOSTLY * refused:
         return True
@@ -60,10 +60,16 @@ def _chance_foretells(fitted: Fit, best: Hypothesis) -> bool:
 
     What a limit on calls in flight may have refused says nothing about the one on the rate.
     """
-    spread_s, calls = float(fitted.offsets_s[-1] - fitted.offsets_s[0]), fitted.calls
+    spread_s = float(fitted.offsets_s[-1] - fitted.offsets_s[0])
+    return beside_chance(_not_in_flight(fitted), best, spread_s) > CLEARLY
+
+
+def _not_in_flight(fitted: Fit) -> Calls:
+    """Return the calls that a limit on the rate must explain: not those that one on calls in flight may refuse."""
+    calls = fitted.calls
     if fitted.concurrency is not None:
         calls = calls.where(~excused(calls, fitted.flight, fitted.concurrency))
-    return beside_chance(calls, best, spread_s) > CLEARLY
+    return calls if calls.asked is None else calls.where(calls.asked)
 
 
 def _scattered(outcome: Ints) -> bool:

@@ -14,14 +14,14 @@ import numpy as np
 
 from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
 from analysis.agreement import recorded, replayed
-from analysis.blurred import charged, relief, strongly
+from analysis.blurred import charged, relief
 from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
 from analysis.longer import with_longer
 from analysis.misfit import Misfit, misfit_of
+from analysis.opened import with_opened
 from analysis.priors import prior_of
 from analysis.remembered import MOST_REMEMBERED, Question
-from analysis.rivals import with_rivals
 from analysis.rounded import round_first
 from analysis.usual import usual
 
@@ -235,32 +235,30 @@ def _given(
         best, found = nothing, []
     else:
         if not tokens:
-            found = _weighed(calls if excuse is None else calls.where(~excuse), found, offsets)
+            found = _weighed(calls, found, offsets, excuse)
         best = max(h.score for h in found)
         found = sorted((h for h in found if h.score > best - search.KEEP), key=lambda h: -h.score)
     if limit is not None:
         own = places.own_refusals(calls, offsets, around, limit, found)
         if found:
-            best, price = _score(found[0], calls, offsets, own, tokens=tokens), price + BESIDE_RATE
+            more, less = (_log_likelihood(found[0], calls, offsets, each, tokens=tokens) for each in (own, excuse))
+            best, price = best + min(0.0, more - less), price + BESIDE_RATE
         if places.unsure(calls, around, limit, own):
             price += places.surprise(calls, limit, offsets, own)
     return best - price, found
 
 
-def _weighed(calls: Calls, found: list[Hypothesis], offsets: Floats) -> list[Hypothesis]:
-    """Return the hypotheses, and others near them, as likely as they are where delays blur what limits remember.
-
-    ``calls``: those that no other limit refused.
-    """
-    spread_s = float(offsets[-1] - offsets[0])
-    found = charged(calls, with_longer(calls, found, offsets), spread_s)
-    return round_first(with_rivals(calls, found, offsets), spread_s)
+def _weighed(calls: Calls, found: list[Hypothesis], offsets: Floats, excuse: Bools | None) -> list[Hypothesis]:
+    """Return the hypotheses, and others near them, as likely as they are where delays blur what limits remember."""
+    spread_s, asked = float(offsets[-1] - offsets[0]), calls if excuse is None else calls.where(~excuse)
+    found = charged(asked, with_longer(calls, found, offsets, excuse), spread_s)
+    return round_first(with_opened(asked, found, offsets), spread_s)
 
 
-def _score(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools, *, tokens: bool) -> float:
+def _log_likelihood(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools | None, *, tokens: bool) -> float:
     """Return how well a hypothesis explains the record but for what is excused."""
     record = recorded(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
-    return h.log_prior + float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
+    return float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
 
 
 def _rates(
@@ -344,7 +342,7 @@ def _misfit(
     h = found[0]
     record = recorded(h, calls, offsets, excused=excuse, tokens=tokens)
     seen = replace(misfit_of(record, replayed(h, record), h.limit), loss=-h.log_likelihood)
-    if tokens or not strongly(h, float(offsets[-1] - offsets[0])):
+    if tokens or not relief(h, float(offsets[-1] - offsets[0])):
         return seen
     known = usual(h, calls if excuse is None else calls.where(~excuse), offsets)
     return replace(seen, usual=known.missed, usual_loss=known.loss)

@@ -16,26 +16,31 @@ from analysis import likelihood
 from analysis.agreement import recorded, replayed
 from analysis.blurred import SKEWED
 from analysis.priors import roundness
-from analysis.proposals import ROUND_WINDOWS_S
+from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S
 
 if TYPE_CHECKING:
-    from analysis.calls import Calls, Floats
+    from analysis.calls import Bools, Calls, Floats
     from analysis.search import Hypothesis
 
 STEPS: Final = np.linspace(-0.25, 1.0, 11)  # of what delays vary by
 
 
-def with_longer(calls: Calls, found: list[Hypothesis], offsets_s: Floats) -> list[Hypothesis]:
-    """Return the hypotheses, with longer windows if a log leads. ``calls``: those that no other limit refused."""
+def with_longer(
+    calls: Calls, found: list[Hypothesis], offsets_s: Floats, excused: Bools | None = None
+) -> list[Hypothesis]:
+    """Return the hypotheses, with windows around the leading one, mostly longer, if that is a log.
+
+    ``excused``: calls that another limit refused.
+    """
     best = max(found, key=lambda h: h.score)
     spread_s = float(offsets_s[-1] - offsets_s[0])
     if best.family != "sliding_log" or best.window_s is None or spread_s < SKEWED * best.window_s:
         return found
-    windows_s = (best.window_s + spread_s * STEPS).tolist()
-    round_s = [w for w in ROUND_WINDOWS_S if windows_s[0] < w < windows_s[-1]]
-    record = recorded(best, calls, offsets_s)
+    around_s = (best.window_s + spread_s * STEPS).tolist()
+    round_s = [w for w in ROUND_WINDOWS_S if around_s[0] < w < around_s[-1]]
+    record = recorded(best, calls, offsets_s, excused=excused, thin=True)
     told = []
-    for window_s in [*windows_s, *round_s]:
+    for window_s in [w for w in (*around_s, *round_s) if w > LEAST_WINDOW_S]:
         chosen = roundness(window_s)
         h = msgspec.structs.replace(best, window_s=window_s, rate_per_s=best.limit / window_s, roundness=chosen)
         loss = float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])

@@ -211,8 +211,13 @@ class Moves(Knowledge):
         return True
 
     def _send_many_at_once(self) -> None:
-        """Send more at once than a small limit holds: it lets in few of them, chance as many as of any others."""
+        """Send more at once than a small limit holds: it lets in few of them, chance as many as of any others.
+
+        Nothing is sent where they would leave over more than a second.
+        """
         self.crowded = True
+        if self.options.max_rate_per_s < CROWD:
+            return
         for _ in range(CROWDS):
             self._drain()
             self.traffic.run(

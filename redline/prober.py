@@ -90,7 +90,9 @@ class Prober(Moves):
         """Return whether more is of no use; chance is believed where calls far apart, or at once, fare as all do."""
         if not self._hopeless(cycle):
             return False
-        if by_chance(self.fit) and not self.paced:
+        if not by_chance(self.fit) or (self.paced and self.crowded):
+            return True
+        if not self.paced:
             if not self._send_far_apart():
                 return True
             self._refit()
