@@ -47,6 +47,11 @@ def replayed(h: Hypothesis, record: Record) -> Floats:
     return judging.statistic(record, h.family, [search.shape_of(h)], h.limit)
 
 
+def likelihood_of(h: Hypothesis, record: Record) -> float:
+    """Return the log likelihood of this limit over the record as it counts it."""
+    return float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
+
+
 def explained_by(
     h: Hypothesis, calls: Calls, offsets_s: Floats, *, excused: Bools | None = None, tokens: bool = False
 ) -> tuple[Ints, Bools]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 BLURRED: Final = 0.1  # of what a limit remembers, from which on delays that vary by so much blur it
 SKEWED: Final = 0.03  # and from which on what a log gives back comes too early
-STRONGLY: Final = 0.2  # and from which on answers contradict the right one
+STRONGLY: Final = 0.2  # and from which on the likelihood takes a wrong family for the right one
 RIVALS: Final = 40.0  # nats behind the best that being sent again may make up for, between families,
 MEMBERS: Final = 20.0  # and within one
 ASKED: Final = 8  # rates of a family that are sent again; between them what they cost changes slowly,
@@ -82,7 +82,7 @@ def relief(h: Hypothesis, spread_s: float) -> float:
 
 
 def strongly(h: Hypothesis, spread_s: float) -> bool:
-    """Return whether delays vary by so much of what a hypothesis remembers that the right one is contradicted, too."""
+    """Return whether delays vary by so much of what a hypothesis remembers that likelihoods tell no families apart."""
     return spread_s * h.rate_per_s > STRONGLY * h.limit
 
 

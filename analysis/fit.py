@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from analysis import decisions, flight, judging, likelihood, overlooked, places, proposals, search
-from analysis.agreement import recorded, replayed
+from analysis import decisions, flight, judging, overlooked, places, proposals, search
+from analysis.agreement import likelihood_of, recorded, replayed
 from analysis.blurred import charged, relief
 from analysis.calls import OTHER, REFUSED, arrival_offsets, server_offset
 from analysis.likelihood import OUTLIER
@@ -241,8 +241,8 @@ def _given(
     if limit is not None:
         own = places.own_refusals(calls, offsets, around, limit, found)
         if found:
-            more, less = (_log_likelihood(found[0], calls, offsets, each, tokens=tokens) for each in (own, excuse))
-            best, price = best + min(0.0, more - less), price + BESIDE_RATE
+            asked = recorded(found[0], calls, offsets, excused=own, tokens=tokens, thin=True)
+            best, price = min(best, found[0].log_prior + likelihood_of(found[0], asked)), price + BESIDE_RATE
         if places.unsure(calls, around, limit, own):
             price += places.surprise(calls, limit, offsets, own)
     return best - price, found
@@ -253,12 +253,6 @@ def _weighed(calls: Calls, found: list[Hypothesis], offsets: Floats, excuse: Boo
     spread_s, asked = float(offsets[-1] - offsets[0]), calls if excuse is None else calls.where(~excuse)
     found = charged(asked, with_longer(calls, found, offsets, excuse), spread_s)
     return round_first(with_opened(asked, found, offsets), spread_s)
-
-
-def _log_likelihood(h: Hypothesis, calls: Calls, offsets: Floats, excuse: Bools | None, *, tokens: bool) -> float:
-    """Return how well a hypothesis explains the record but for what is excused."""
-    record = recorded(h, calls, offsets, excused=excuse, tokens=tokens, thin=True)
-    return float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
 
 
 def _rates(

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from analysis import likelihood
-from analysis.agreement import recorded, replayed
+from analysis.agreement import likelihood_of, recorded
 from analysis.blurred import SKEWED
 from analysis.priors import roundness
 from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S
@@ -43,7 +42,6 @@ def with_longer(
     for window_s in [w for w in (*around_s, *round_s) if w > LEAST_WINDOW_S]:
         chosen = roundness(window_s)
         h = msgspec.structs.replace(best, window_s=window_s, rate_per_s=best.limit / window_s, roundness=chosen)
-        loss = float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0])
         prior = best.log_prior - best.roundness + chosen
-        told.append(msgspec.structs.replace(h, log_likelihood=loss, log_prior=prior))
+        told.append(msgspec.structs.replace(h, log_likelihood=likelihood_of(h, record), log_prior=prior))
     return [*found, *told]

@@ -16,9 +16,8 @@ import msgspec
 import numpy as np
 from scipy.stats import t as student
 
-from analysis import likelihood
 from analysis.again import first, resent, surprises_of_rates
-from analysis.agreement import recorded, replayed
+from analysis.agreement import likelihood_of, recorded
 from analysis.blurred import TRUSTED, forgiven, strongly
 from analysis.priors import ODD_COST, RATE_PRICE, roundness
 from analysis.proposals import LEAST_WINDOW_S, ROUND_WINDOWS_S
@@ -111,7 +110,7 @@ def _apart(calls: Calls, limits: Sequence[Hypothesis], offsets_s: Floats) -> tup
 def _likelihoods(calls: Calls, limits: Sequence[Hypothesis], offsets_s: Floats, *, thin: bool) -> list[float]:
     """Return the log likelihood of each; they count the same calls. ``thin``: as a search has it."""
     record = recorded(limits[0], calls, offsets_s, thin=thin)
-    return [float(likelihood.log_likelihood(record, replayed(h, record), np.array([[h.limit]]))[0, 0]) for h in limits]
+    return [likelihood_of(h, record) for h in limits]
 
 
 def _about(drawn: Floats) -> tuple[float, float]:

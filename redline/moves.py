@@ -46,9 +46,9 @@ LATE = (0.3, 0.9)  # or where more of it tells a counter of few calls from a fix
 PACES_APART = 10.0  # times the mean time between admissions lie between calls that tell chance from small counters
 APART_REFUSED = 8.0  # of these should be refused by chance,
 APART_CALLS = (16, 80)  # and so many are sent at least and at most
-CROWD, CROWDS = 16, 4  # calls at once, and how often, that tell chance from limits of a few calls
 APART_SHARE = 0.05  # of all calls that chance must refuse: with less, the most would tell nothing
 APART_S = 300.0  # is as long as that may take
+CROWD, CROWDS = 16, 4  # calls at once, and how often, that tell chance from limits of a few calls
 RESTED = (0.7, 0.95)  # of a window is waited for others who may come by,
 LONGEST_REST = 2.5  # windows after which all should be free again
 LONGER = 2.5  # times as long is pushed where no more calls are sent than
@@ -195,7 +195,10 @@ class Moves(Knowledge):
         self._refused_since(report.first)
 
     def _send_far_apart(self) -> bool:
-        """Send so slowly that small counters have room: chance has no pace. False where that would tell nothing."""
+        """Send so slowly that small counters have room: chance has no pace. False where that would tell nothing.
+
+        Nor would many at once, then.
+        """
         self.paced = True
         outcome, sent_s = self.fit.calls.outcome, self.fit.calls.sent_s
         admitted = int(np.sum(outcome == ADMITTED))

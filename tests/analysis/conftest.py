@@ -1,4 +1,4 @@
-"""What the report's tests share: a run for each state that a verdict can end in, and the page made from it.
+"""What tests of the analysis share: a run for each state that a verdict can end in, and the page made from it.
 
 A test that takes ``ending`` runs once for each.
 """
@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from analysis import report, wording
+from analysis.calls import Calls
 from analysis.estimate import Identified, Inference, Latency
 from analysis.exhibits import exhibits
 from analysis.load import to_table
@@ -20,7 +22,10 @@ from analysis.recommend import recommend
 from analysis.result import Finding, Limit
 from analysis.schema import RUN_SCHEMA
 from analysis.verdict import examine
+from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server.limits import Concurrency, FixedWindow, TokenBucket
+from redline.simulated import SimulatedTraffic
+from redline.traffic import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -248,3 +253,22 @@ def measured_run() -> tuple[dict[str, Any], pd.DataFrame, Inference]:
     case = replace(CASES["measured"], verify_at=None)
     inference = inference_of(case)
     return *record(case, inference), inference
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., Calls]:
+    """Return what makes a record: calls at one pace for a second or two at a time, behind delays that vary."""
+
+    def record(
+        spec: Spec, seed: int, *, per_s: float, times: int, spread_s: float = 0.35, work_s: float = 0.3
+    ) -> Calls:
+        world = World((VirtualLimit("requests", spec),), Network(0.15, spread_s), Service(work_s, 0.1))
+        traffic, rng = SimulatedTraffic(world, seed=seed), np.random.default_rng(seed)
+        for _ in range(times):
+            lasts_s = float(rng.uniform(0.8, 2.5))
+            traffic.run(Probe("fill", np.sort(rng.uniform(0.0, lasts_s, int(per_s * lasts_s))).tolist()))
+            traffic.sleep_until(traffic.now_s() + float(rng.uniform(0.0, 1.5)))
+        traffic.sleep_until(traffic.now_s() + 5.0)
+        return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
+
+    return record

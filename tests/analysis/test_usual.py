@@ -3,47 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pytest
 
-from analysis import again, likelihood
-from analysis.agreement import recorded, replayed
+from analysis import again
+from analysis.agreement import likelihood_of, recorded, replayed
 from analysis.calls import ADMITTED, EXCUSED, Calls, arrival_offsets
 from analysis.misfit import Misfit, misfit_of
 from analysis.search import Hypothesis
 from analysis.usual import usual
-from analysis.virtual import Network, Service, VirtualLimit, World
 from mock_server import limits
-from redline.simulated import SimulatedTraffic
-from redline.traffic import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RIGHT = Hypothesis("anchored_window", 20.0, 20.0, 1.0, None, False, True, 0.0, 0.0)  # noqa: FBT003
 SEEDS = range(4)
 
 
-def record(seed: int) -> Calls:
-    """Return calls at a limit's own rate for a second or two at a time; delays vary by a third of its window."""
-    world = World((VirtualLimit("requests", limits.AnchoredWindow(20, 1.0)),), Network(0.15, 0.35), Service(0.3, 0.1))
-    traffic, rng = SimulatedTraffic(world, seed=seed), np.random.default_rng(seed)
-    for _ in range(60):
-        lasts_s = float(rng.uniform(0.8, 2.5))
-        traffic.run(Probe("fill", np.sort(rng.uniform(0.0, lasts_s, int(20.0 * lasts_s))).tolist()))
-        traffic.sleep_until(traffic.now_s() + float(rng.uniform(0.0, 1.5)))
-    traffic.sleep_until(traffic.now_s() + 5.0)
-    return Calls.from_attempts(traffic.attempts, now_s=traffic.now_s(), answer_s=2.0)
+@pytest.fixture(scope="module")
+def record(filled: Callable[..., Calls]) -> Callable[[int], Calls]:
+    """Return what makes calls at a limit's own rate, whose delays vary by a third of its window."""
+    return lambda seed: filled(limits.AnchoredWindow(20, 1.0), seed, per_s=20.0, times=60)
 
 
 def left_over(h: Hypothesis, calls: Calls) -> Misfit:
     """Return what a limit does not account for, with what is usual still in it."""
     its = recorded(h, calls, arrival_offsets(calls))
-    statistic = replayed(h, its)
-    loss = -float(likelihood.log_likelihood(its, statistic, np.array([[h.limit]]))[0, 0])
-    return replace(misfit_of(its, statistic, h.limit), loss=loss)
+    return replace(misfit_of(its, replayed(h, its), h.limit), loss=-likelihood_of(h, its))
 
 
-def test_nobody_is_suspected_of_what_the_right_limit_leaves_over() -> None:
+def test_nobody_is_suspected_of_what_the_right_limit_leaves_over(record: Callable[[int], Calls]) -> None:
     """It looks like others on the quota, but is what this limit leaves over of its own answers."""
     for seed in SEEDS:
         calls = record(seed)
@@ -53,7 +46,7 @@ def test_nobody_is_suspected_of_what_the_right_limit_leaves_over() -> None:
 
 
 @pytest.mark.parametrize("calls_too_many", [-3.0, 4.0])
-def test_a_wrong_one_leaves_over_more(calls_too_many: float) -> None:
+def test_a_wrong_one_leaves_over_more(record: Callable[[int], Calls], calls_too_many: float) -> None:
     """Some calls more or less, and it would have answered otherwise."""
     wrong = msgspec.structs.replace(RIGHT, limit=20.0 + calls_too_many, rate_per_s=20.0 + calls_too_many)
     for seed in SEEDS:
@@ -64,7 +57,7 @@ def test_a_wrong_one_leaves_over_more(calls_too_many: float) -> None:
         assert replace(seen, usual=known.missed, usual_loss=known.loss).kind() is not None
 
 
-def test_a_long_record_is_allowed_as_much_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_record_is_allowed_as_much_more(record: Callable[[int], Calls], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many calls only the first are sent again: the others are taken to be like them."""
     calls = record(1)
     whole = usual(RIGHT, calls, arrival_offsets(calls))
@@ -72,7 +65,7 @@ def test_a_long_record_is_allowed_as_much_more(monkeypatch: pytest.MonkeyPatch) 
     assert usual(RIGHT, calls, arrival_offsets(calls)).loss == pytest.approx(whole.loss, rel=0.5)
 
 
-def test_what_is_excused_stands_for_nothing() -> None:
+def test_what_is_excused_stands_for_nothing(record: Callable[[int], Calls]) -> None:
     """Refusals of another limit are not sent again, and allow for no more."""
     calls = record(1)
     ours = np.arange(0, len(calls), 2)
@@ -81,7 +74,7 @@ def test_what_is_excused_stands_for_nothing() -> None:
     assert usual(RIGHT, others, offsets_s) == usual(RIGHT, calls.take(ours), offsets_s)
 
 
-def test_what_is_sent_again_stays_a_record() -> None:
+def test_what_is_sent_again_stays_a_record(record: Callable[[int], Calls]) -> None:
     """Every call keeps its moment, each is answered after it was sent, and other draws refuse others."""
     calls = record(2)
     first, second = again.resent(calls, RIGHT, 2)
