@@ -36,3 +36,12 @@ def test_its_interval_is_narrow_and_holds_the_truth(told: np.ndarray) -> None:
     """In all but one draw."""
     assert np.sum((told[:, 1] <= 1.0) & (told[:, 2] >= 1.0)) >= 4
     assert np.median(told[:, 2] - told[:, 1]) < 0.05
+
+
+@pytest.mark.parametrize("seed", [7, 10])
+def test_what_it_leaves_over_of_its_own_answers_is_no_finding(seed: int) -> None:
+    """Delays of an eighth of what it remembers contradict it as much as others on the quota would."""
+    traffic = SimulatedTraffic(FULL_IN_FOUR_SECONDS, seed=seed)
+    said = calibrate(traffic, CalibrationOptions(seed=seed, verify=False)).inference
+    assert not {finding.kind for finding in said.findings} & {"background", "replicas", "drift"}
+    assert said.identified[0].limit.family == "token_bucket"
