@@ -19,6 +19,7 @@ ROUND_BONUS: Final = 4.0  # nats: a person chose the number
 ODD_COST: Final = 0.7  # nats: half of the prior is for windows of any length
 RATE_PRICE: Final = 4.0  # nats that a rate limit must earn
 UNALIGNED: Final = 2.5  # nats: who counts by the minute on a clock takes the minutes of the clock
+SLOW: Final = (3600.0, 6.0)  # seconds to fill that no bucket takes, and no window lasts; nats where one would
 WHOLE_BONUS: Final = 1.5  # nats for a whole number of seconds
 
 
@@ -55,3 +56,12 @@ def priors_of(record: Record, family: str, shapes: Sequence[Shape], seen: Struct
         # Only whole seconds: among windows of any length, one that fits the epoch by chance is always near.
         free[whole & (np.abs(off) <= slack + near)] = 0.0
     return np.asarray(value - ODD_COST - free)
+
+
+def slowness(rates_per_s: Floats, bursts: Floats) -> Floats:
+    """Return the nats that buckets cost which take longer to fill than any window lasts.
+
+    With these, a few calls that come back look like the first of very many. ``bursts``: (shapes, numbers);
+    ``rates_per_s``: (shapes, 1).
+    """
+    return np.where(bursts > SLOW[0] * rates_per_s, SLOW[1], 0.0)

@@ -17,7 +17,7 @@ import numpy as np
 from analysis import steps
 from analysis.descent import HOPEFUL, Pool, other_rates, settled
 from analysis.judging import judged, screened
-from analysis.priors import priors_of, roundness
+from analysis.priors import priors_of, roundness, slowness
 from analysis.proposals import LEAST_WINDOW_S, proposals
 from mock_server import limits
 
@@ -205,6 +205,8 @@ class _Table:
         least = self._top - FAR  # priors are none but costs
         for part, thresholds, ll in judged(self._record, self._family, fresh, self._seen, least):
             score = ll + priors_of(self._record, self._family, part, self._seen)[:, None]
+            if self._family == "token_bucket":
+                score -= slowness(np.array(part)[:, :1], thresholds)
             best = score.max(axis=1)
             self._top = max(self._top, float(best.max()))
             found += [(float(best[i]), part[i]) for i in np.flatnonzero(best > self._top - FAR).tolist()]

@@ -51,8 +51,7 @@ APART_S = 300.0  # is as long as that may take
 CROWD, CROWDS = 16, 4  # calls at once, and how often, that tell chance from limits of a few calls
 RESTED = (0.7, 0.95)  # of a window is waited for others who may come by,
 LONGEST_REST = 2.5  # windows after which all should be free again
-LONGER = 2.5  # times as long is pushed where no more calls are sent than
-FEW_SENT = 15_000
+LONGER = 2.5  # times as long as for a minute's window is pushed on: others are longer
 
 
 @dataclass(slots=True)
@@ -113,9 +112,8 @@ class Moves(Knowledge):
         return self._worth(self.traffic.now_s() - began_s, len(self.traffic.attempts) - first)
 
     def _worth(self, lasted_s: float, sent: int) -> bool:
-        """Return whether to push on: where that takes few calls a limit in a longer window is worth the time."""
-        patience_s = self.options.patience_s * (LONGER if sent < FEW_SENT else 1.0)
-        return lasted_s < patience_s and sent < self.options.patience_calls
+        """Return whether to push on, though nothing was refused so far."""
+        return lasted_s < LONGER * self.options.patience_s and sent < self.options.patience_calls
 
     def _refused_since(self, first: int) -> bool:
         times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number

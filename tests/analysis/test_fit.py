@@ -14,6 +14,8 @@ from analysis import again, decisions, descent, judging, proposals, search
 from analysis.calls import ADMITTED, OTHER, PENDING, REFUSED, Calls, arrival_offsets
 from analysis.conclude import conclude_limits
 from analysis.fit import RULED_OUT, fit
+from analysis.priors import SLOW, slowness
+from mock_server import limits
 
 CALL = st.tuples(
     st.floats(0.0, 20.0),  # seconds since the one before
@@ -129,6 +131,36 @@ def test_places_that_let_in_as_many_are_told(seed: int) -> None:
     assert fitted.concurrency in {4, 5, 6}
     assert fitted.concurrency_range is not None
     assert fitted.concurrency_range[0] <= 5 <= fitted.concurrency_range[1]
+
+
+@pytest.mark.parametrize("few", [6, 10])
+def test_a_few_calls_that_come_back_are_not_the_refill_of_a_bucket_of_hours(few: int) -> None:
+    """Calls before a counter's boundary fade out of it one by one, as slowly as if all took days to come back."""
+    fitted = fit(beyond_a_boundary(few))
+    assert dict(fitted.probabilities()).get("token_bucket", 0.0) < 0.5
+    assert fitted.best is not None
+    assert fitted.best.family != "token_bucket"
+
+
+def beyond_a_boundary(few: int) -> Calls:
+    """Send a few calls before a boundary of a counter of 700 in 570 s, all it lets in after it, and go on trying."""
+    rng, window_s, before_s = np.random.default_rng(1), 570.0, 3.3
+    counter = limits.SlidingCounter(700, window_s, 0.0).limiter(seed=0)
+    at_once = before_s + 0.5 + np.linspace(0.0, 70.0, 706)
+    tries = before_s + 72.0 + np.cumsum(rng.uniform(0.2, 0.6, 400))
+    sent_s = np.concatenate([np.sort(rng.uniform(0.0, before_s - 0.5, few)), at_once, tries])
+    calls = []
+    for gap_s, server_s in zip(np.diff(sent_s, prepend=0.0), 10 * window_s - before_s + sent_s, strict=True):
+        admitted = counter.check(server_s, 1.0).admitted
+        (counter.commit if admitted else counter.refused)(server_s, 1.0)
+        calls.append((float(gap_s), float(rng.uniform(0.05, 0.07)), ADMITTED if admitted else REFUSED))
+    return record(calls)
+
+
+def test_a_bucket_that_takes_longer_to_fill_than_any_window_lasts_costs() -> None:
+    """At an hour and beyond by the same: nothing tells how much longer."""
+    cost = slowness(np.array([[1.0], [0.01]]), np.array([[3600.0, 3601.0], [36.0, 500.0]]))
+    assert (cost == [[0.0, SLOW[1]], [0.0, SLOW[1]]]).all()
 
 
 def test_a_bucket_that_the_spread_would_hide_is_no_start_of_a_search() -> None:

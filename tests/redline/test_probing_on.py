@@ -56,3 +56,19 @@ def test_the_record_alone_says_the_same(calibrated: Calibrated) -> None:
     _, found, traffic = calibrated
     again = infer(Calls.from_attempts(traffic.attempts)).identified[0].limit
     assert again.rate_per_min == pytest.approx(found.inference.identified[0].limit.rate_per_min, rel=0.001)
+
+
+@pytest.mark.acceptance
+def test_a_limit_of_many_calls_in_a_long_window_is_worth_the_wait() -> None:
+    """It takes longer to meet than a minute's window does, though places in flight let in 150 calls a second."""
+    world = World(
+        (
+            VirtualLimit("concurrency", limits.Concurrency(30)),
+            VirtualLimit("requests", limits.AnchoredWindow(36_000, 300.0)),
+        ),
+        Network(0.01, 0.004),
+        Service(0.2, 0.1),
+    )
+    found = calibrate(SimulatedTraffic(world, seed=2, max_requests=200_000), CalibrationOptions(seed=2))
+    limit = found.inference.identified[0].limit
+    assert (limit.metric, limit.state, limit.limit) == ("requests", "measured", 36_000)
