@@ -71,6 +71,7 @@ class CalibrationOptions:
     max_in_flight: int = 512
     patience_s: float = 130.0  # how long to push without meeting a limit: a minute's window, met at its worst phase
     patience_calls: int = 60_000  # and how many calls
+    met_within_calls: int | None = None  # of the run: what is not met by then is not pushed for
     max_cycles: int = 30
     probe_tokens: int = 100_000_000  # input tokens that the search for a limit on them may spend
     verify: bool = True

@@ -113,7 +113,10 @@ class Moves(Knowledge):
 
     def _worth(self, lasted_s: float, sent: int) -> bool:
         """Return whether to push on, though nothing was refused so far."""
-        return lasted_s < LONGER * self.options.patience_s and sent < self.options.patience_calls
+        most, bound = self.options.patience_calls, self.options.met_within_calls
+        if bound is not None and self.fit.best is None and len(self.traffic.attempts) >= bound:
+            return False
+        return lasted_s < LONGER * self.options.patience_s and sent < most
 
     def _refused_since(self, first: int) -> bool:
         times = [a.sent_s for a in self.traffic.attempts[first:] if a.status == 429]  # noqa: PLR2004 - HTTP's number

@@ -30,6 +30,7 @@ FOREIGN_MAX_REQUESTS = 20_000
 FOREIGN_MAX_DURATION_S = 1800.0
 FOREIGN_PROBE_TOKENS = 1_000_000
 _LOCAL_PROBE_TOKENS = 100_000_000
+_PUSH_SHARE = 0.6  # of a budget of calls within which a limit on the rate must be met
 _PROBE_SHARE = 0.5  # of a budget of tokens or money that large prompts may use up
 _DEFAULT_MAX_RATE_PER_S = 500.0
 _SECONDS_PER_MINUTE = 60.0
@@ -120,6 +121,11 @@ def tokens_to_probe(target: targets.Target, budget: Budget, model: str, asked: i
     return int(min(bounds))
 
 
+def calls_to_push(budget: Budget) -> int | None:
+    """Return after how many calls nothing more is pushed for that was not met: a budget must do to verify the rest."""
+    return None if budget.max_requests is None else max(1, int(_PUSH_SHARE * budget.max_requests))
+
+
 def require_price(order: Order) -> None:
     """Raise `UsageError` where money is bounded and nobody knows what the model costs."""
     if order.sending.budget.max_usd is not None and not _price_is_known(order):
@@ -208,6 +214,7 @@ def _calibrate(order: Order, run_file: RunFile) -> ExitCode:
         max_rate_per_s=order.max_rate_per_s,
         verify_for_s=order.verify_for_s,
         probe_tokens=order.probe_tokens,
+        met_within_calls=calls_to_push(order.sending.budget),
     )
 
     def keep(tried: Sequence[msgspec.Struct]) -> None:

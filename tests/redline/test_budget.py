@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redline.budget import Budget, Spending
+from redline.commands.calibrate import calls_to_push
 from redline.prices import Price, price_of
 
 
@@ -87,3 +88,9 @@ def test_prices_change_on_their_day() -> None:
     assert price_of("gemini-3.8-flash", date(2027, 1, 1)) == Price(1.50, 7.50)
     assert price_of("gemini-4-argon", date(2026, 12, 1)) == Price(4.00, 20.00)
     assert price_of("gemini-2.0-flash", date(2026, 12, 1)) is None
+
+
+@pytest.mark.parametrize(("most", "calls"), [(None, None), (20_000, 12_000), (1, 1)])
+def test_a_push_takes_no_more_than_its_share_of_a_budget(most: int | None, calls: int | None) -> None:
+    """And one call at least: none tells nothing."""
+    assert calls_to_push(Budget(max_requests=most)) == calls

@@ -102,6 +102,39 @@ def test_a_budget_ends_it_with_what_was_learnt(tmp_path: Path) -> None:
     assert out.splitlines()[-1] == f"report: {run_dir / 'report.html'}"
 
 
+PLACES = """\
+description = "Places in flight, and no limit on the rate"
+date = "2026-11-30"
+source = "a test"
+
+[[limits]]
+metric = "concurrency"
+family = "concurrency"
+limit = 5
+
+[latency]
+first_token_s = 0.3
+sigma = 0.1
+per_token_s = 0.0
+"""
+
+
+def test_what_is_never_refused_leaves_enough_of_a_budget_to_be_verified(tmp_path: Path) -> None:
+    """It was pushed until the last call, and ended with code 4 and nothing verified."""
+    profile = tmp_path / "places.toml"
+    profile.write_text(PLACES)
+    options = ("--target", "sim", "--profile", str(profile), "--max-requests", "4000", "--json")
+    process = start("calibrate", *options, folder=tmp_path)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    limits = {limit["metric"]: limit for limit in result["limits"]}
+    assert limits["requests"]["state"] == "at_least"
+    assert limits["concurrency"]["limit"] == 5
+    assert result["verification"]["passed"]
+    assert result["spent"]["requests"] <= 4000
+
+
 def test_the_simulator_leaves_the_same_run_directory(tmp_path: Path) -> None:
     """Virtual time, real report: the same files, the same words, no child at all."""
     process = start("calibrate", "--target", "sim", folder=tmp_path)
