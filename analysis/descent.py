@@ -35,6 +35,7 @@ LOOKED_AT: Final = 60  # of so many shapes,
 RANKED: Final = LOOKED_AT * VALLEYS  # and of so many when it is over,
 HOPEFUL: Final = 3.0  # where so much of `likelihood.overlap` is left at most
 VALLEY_STEPS: Final = 7
+NUMBERS: Final = (-2.0, -1.0, 0.0, 1.0, 2.0)  # calls by which the number of one may be off,
 FEW: Final = 4  # shapes that one goes on from there,
 ASIDE: Final = 0.02  # windows apart at first
 SOME: Final = 60  # admissions, and refusals, that tell which of the first shapes
@@ -55,7 +56,7 @@ class Pool:
     def add(self, shapes: Iterable[Shape]) -> None:
         """Look at more shapes."""
         fresh = [shape for shape in dict.fromkeys(shapes) if shape not in self.far and shape[0] > self._least]
-        self.far.update(zip(fresh, _overlaps(self.quick, self.family, fresh, self._seen), strict=True))
+        self.far.update(zip(fresh, overlaps(self.quick, self.family, fresh, self._seen), strict=True))
         self.ranked = sorted([*self.ranked, *fresh], key=self.far.__getitem__)[:RANKED]
 
     def begin(self, shapes: Iterable[Shape]) -> None:
@@ -63,7 +64,7 @@ class Pool:
         fresh = [shape for shape in dict.fromkeys(shapes) if shape[0] > self._least]
         if self.quick.n > 2 * SOME and len(fresh) > CLOSELY:
             some = decisions.fewer_of_each(self.quick, SOME)
-            order = np.argsort(_overlaps(some, self.family, fresh, self._seen), kind="stable")
+            order = np.argsort(overlaps(some, self.family, fresh, self._seen), kind="stable")
             fresh = [fresh[k] for k in order[:CLOSELY].tolist()]
         self.add(fresh)
 
@@ -102,14 +103,14 @@ def settled(pool: Pool, seen: Structure, rng: np.random.Generator, hopeful: floa
         exact = [shape for shape in pool.nearest(RANKED) if pool.far[shape] < NEARLY]
         return [*pool.nearest(SETTLED), *other_rates(exact)]
     if 0.0 < pool.top < hopeful:
-        for valley in _distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
-            _go_down(pool, valley, rng)
+        for valley in distinct(pool.nearest(LOOKED_AT), ANOTHER_VALLEY):
+            go_down(pool, valley, rng)
     if 0.0 < pool.top < NEARLY:
-        for valley in _distinct(pool.nearest(ELITE), SAME_VALLEY):
-            pool.add(_feasible(pool.quick, valley, seen))
+        for valley in distinct(pool.nearest(ELITE), SAME_VALLEY):
+            pool.add(feasible(pool.quick, valley, seen))
             if pool.top == 0.0:
                 break
-    return [*pool.nearest(SETTLED), *_distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
+    return [*pool.nearest(SETTLED), *distinct(pool.nearest(RANKED), ANOTHER_VALLEY)]
 
 
 def other_rates(ranked: Sequence[Shape]) -> list[Shape]:
@@ -138,7 +139,7 @@ def _moved(elite: Sequence[Shape], least: float, times: int, rng: np.random.Gene
     return [(math.exp(row[0]), *row[1:]) for row in (place[:, None] + moves).reshape(-1, many).tolist()]
 
 
-def _go_down(pool: Pool, valley: Shape, rng: np.random.Generator) -> None:
+def go_down(pool: Pool, valley: Shape, rng: np.random.Generator) -> None:
     """Go on from one valley alone: among shapes of several, their distance hides the direction of each."""
     own = [valley, *((valley[0] * (1.0 + d), valley[1]) for d in (-ASIDE, ASIDE))]
     pool.add(own)
@@ -149,29 +150,37 @@ def _go_down(pool: Pool, valley: Shape, rng: np.random.Generator) -> None:
         own += moved
 
 
-def _distinct(ranked: Sequence[Shape], apart: float) -> list[Shape]:
-    """Return the best shapes of a counter that are no neighbours: from those, one comes to the same place.
+def distinct(ranked: Sequence[Shape], apart: float, most: int = VALLEYS) -> list[Shape]:
+    """Return the best shapes of a counter, so many at most, that are no neighbours: one of those stands for all.
 
     ``apart``: windows by which these are further apart, in window or boundary.
     """
     kept: list[Shape] = []
     for shape in ranked:
         near = (max(abs(shape[0] - k[0]), abs(shape[1] - k[1]) % k[0]) < apart * k[0] for k in kept)
-        if len(kept) < VALLEYS and not any(near):
+        if len(kept) < most and not any(near):
             kept.append(shape)
     return kept
 
 
-def _feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
-    """Return what is feasible near this shape of a counter, with the number that suits it and the next ones."""
+def feasible(quick: Record, shape: Shape, seen: Structure) -> list[Shape]:
+    """Return what is feasible near this shape of a counter, with the number that suits it and the next ones.
+
+    A window longer by as much as its number is higher explains nearly the same: each number has its own window.
+    """
     s = statistic(quick, "sliding_counter", [shape], seen.usual)
     thresholds = thresholds_of(quick, "sliding_counter", [shape], s)
     limit = float(thresholds[0, likelihood.overlap(quick, s, thresholds)[0].argmin()])
-    near = [n for n in (limit - 1.0, limit, limit + 1.0) if n >= 1.0]
-    return [found for n in near for found in counters.feasible(quick, shape, n)]
+    middle_s = 0.5 * float(quick.sent_s[0] + quick.sent_s[-1])
+    found: list[Shape] = []
+    for number in (limit + d for d in NUMBERS if limit + d >= 1.0):
+        longer = number / max(limit, 1.0)
+        found += counters.feasible(quick, (shape[0] * longer, middle_s + (shape[1] - middle_s) * longer), number)
+    return found
 
 
-def _overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:
+def overlaps(quick: Record, family: str, shapes: Sequence[Shape], seen: Structure) -> list[float]:
+    """Return how far the decisions lie on the wrong side under each shape (`likelihood.overlap`); 0: none does."""
     size = max(1, 400_000 // max(1, quick.at_s.size))
     found: list[float] = []
     for first in range(0, len(shapes), size):

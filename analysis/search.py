@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import numpy as np
 
-from analysis import steps
-from analysis.descent import HOPEFUL, Pool, other_rates, settled
+from analysis import steps, valleys
+from analysis.descent import HOPEFUL, NEARLY, Pool, other_rates, settled
 from analysis.judging import judged, screened
 from analysis.priors import priors_of, roundness, slowness
 from analysis.proposals import LEAST_WINDOW_S, proposals
@@ -119,7 +119,10 @@ def search(
         pool.begin(proposed)
         near = rival < badly or pool.top < ASTRAY
         hopeful = HOPEFUL if rival < badly else 0.5 * ASTRAY
-        proposed = settled(pool.copy(), seen, rng, hopeful) if near else []
+        down = pool.copy()
+        proposed = settled(down, seen, rng, hopeful) if near else []
+        if family == "sliding_counter" and (rival < badly or down.top < NEARLY):
+            proposed += valleys.deepest(down, seen, rng)
     ranked = table.look([*start, *proposed])
     if not ranked or ranked[0][0] < rival - BEHIND:
         return []

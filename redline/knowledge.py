@@ -21,6 +21,7 @@ from analysis.fit import SAME_WHEN_ONE, Fit, fit
 from analysis.proposals import ROUND_WINDOWS_S
 from analysis.running import RunningCalls
 from analysis.search import PLATEAU
+from analysis.sharing import explain
 from analysis.tokens import for_requests
 from analysis.two_limits import Doubt, memory_s
 from redline.traffic import Progress
@@ -42,6 +43,7 @@ MISSED = 2  # answers that a light refit may leave unexplained,
 WORSE = 1.5  # and times as many as the last thorough one did
 SINGLE = 0.2  # times the spread is as well as one call in so long a time is told, for a bearable number of calls
 LONG = 10  # cycles after which three times as wide will do: more of the same tells little
+UNCLEAR = 3  # times as many servers as at least, from which on it is looked at for as many cycles again
 SHORT_S = 10.0  # window, or time in which a bucket fills up, below which as many cycles again are cheap
 DRIBBLE = 0.1  # of the limit: less came back at once
 CALL_BY_CALL = frozenset({"token_bucket", "sliding_counter"})  # families that give back a call at a time
@@ -172,7 +174,18 @@ class Knowledge:
         many = self.fit.refusals >= MANY_REFUSALS
         if by_chance(self.fit):
             return many and cycle >= FIRST
-        return self.doubt.raised(self.fit) or (many and cycle >= LONG and self.fit.misfit.kind() is not None)
+        if self.doubt.raised(self.fit):
+            return True
+        misfit = self.fit.misfit.kind() is not None
+        return many and cycle >= LONG and misfit and (cycle >= 2 * LONG or not self._servers_unclear())
+
+    def _servers_unclear(self) -> bool:
+        """Return whether there may be many servers that count apart, or few: that shows slowly, and costs a multiple."""
+        sharing = explain(self.fit)
+        if sharing.lead_of_replicas() <= 0.0:
+            return False
+        _, fewest, most = sharing.places()
+        return most >= UNCLEAR * fewest
 
     def _recoveries(self) -> int:
         """Return how often the rate limit was seen to give back.
