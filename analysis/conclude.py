@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import decisions, proposals
 from analysis.calls import ADMITTED, EXCUSED, OTHER, REFUSED, server_offset
 from analysis.chance import FAR_APART, FEWEST_REFUSALS, by_chance, log_chance
 from analysis.change import change_of
-from analysis.doubt import UNSEEN, beside_common, changed, doubt_of, said
+from analysis.doubt import beside_common, changed, doubt_of, said
 from analysis.estimate import Identified, Inference, Latency
 from analysis.misfit import FEWEST
 from analysis.queueing import waits
+from analysis.rates import blur_of, near, rate_interval, unseen
 from analysis.result import Limit
-from analysis.search import PLATEAU
+from analysis.steadiness import with_beginning
 from analysis.tokens import sized
 from analysis.two_limits import LOOKING
 from mock_server.limits import LeakyQueue, TokenBucket
@@ -30,67 +30,13 @@ if TYPE_CHECKING:
     from analysis.two_limits import Pair
     from mock_server.limits import Spec
 
-LEAST_BLUR = 0.0005
-UNANCHORED = frozenset({"anchored_window", "sliding_log"})  # windows that our own calls open
 SHARED = frozenset({"background", "replicas"})  # findings beside which no single refusal tells an edge
 SURE_ODDS = 50.0  # nats that a limit on calls in flight must earn beside them
 MOST_PARTICLES = 200
 LATE = (1.5, 0.25)  # times what comes back within the spread that a bucket may hold less and more
-MOST_TOLD = 25.0  # recoveries, in thirds, that still make what their mean is known to better
 FEWEST_RESTED = 3  # contradictions that are no accident where bursts from rest met them: none was near an edge
 FEWEST_PROVEN = 1  # contradictions that are no accident where a verification was refused
 MOST_MISSED = 0.04  # share of the answers that an exact limiter may leave unexplained
-
-
-def rate_interval(fitted: Fit, fewest: int = FEWEST) -> tuple[float, float]:
-    """Return the range (per second) of the rates that explain the record almost as well as the best one."""
-    rates = [h.rate_per_s for h in near(fitted)]
-    low, high = _unseen(fitted, fewest)
-    return min(rates) * (1.0 - _blur(fitted)) * low, max(rates) * (1.0 + _blur(fitted)) * high
-
-
-def _unseen(fitted: Fit, fewest: int) -> tuple[float, float]:
-    """Return the factors by which limits may lie lower and higher, for what others used of them unseen.
-
-    What others use is missing from the best limit in most windows: the limit itself is at least the most that was let
-    in, and may be higher by what they use, which changes from window to window.
-    """
-    best = fitted.best
-    if best is None or fitted.misfit.kind(fewest) is None:
-        return 1.0, 1.0
-    return UNSEEN[0], max(UNSEEN[1], fitted.misfit.highest / best.limit)
-
-
-def _blur(fitted: Fit) -> float:
-    """Return the relative error that arrival times alone leave: no time is known better than the record's ends are.
-
-    The likelihood takes delays for independent; what several decisions share makes it a little too sure. A window that
-    our own calls open does not add up over the record: each recovery tells it anew, and their mean is better than one.
-    So it is with a bucket, in the time that it takes to fill up.
-    """
-    calls, best = fitted.calls, fitted.best
-    duration = float(calls.sent_s[-1] - calls.sent_s[0]) if len(calls) > 1 else 1.0
-    spread = float(fitted.offsets_s[-1])
-    blur = LEAST_BLUR + 0.5 * spread / max(duration, 1e-3)
-    if best is not None and best.family in (*UNANCHORED, "token_bucket"):
-        waits = proposals.structure(decisions.prepare(calls, fitted.offsets_s)).waits
-        told = int(np.sum(waits > 2.0 * spread))
-        blur = max(
-            blur, 0.3 * spread / (best.limit / best.rate_per_s) / math.sqrt(min(max(1.0, told / 3.0), MOST_TOLD))
-        )
-    if best is not None and best.family == "sliding_counter" and best.window_s is not None:
-        blur = max(blur, 0.3 * spread / best.window_s)  # what stands in each window depends on what came in it
-    return blur
-
-
-def near(fitted: Fit) -> list[Hypothesis]:
-    """Return the hypotheses that explain the record about as well as the best one.
-
-    A preference for round numbers may choose the number that is told, but never makes its interval narrower.
-    """
-    top = fitted.hypotheses[0].score
-    plain = max(h.evidence for h in fitted.hypotheses if h.family == fitted.hypotheses[0].family)
-    return [h for h in fitted.hypotheses if h.score > top - PLATEAU or h.evidence > plain - PLATEAU]
 
 
 def conclude_limits(fitted: Fit, fewest: int = FEWEST) -> Inference:
@@ -218,8 +164,10 @@ def _exact(fitted: Fit, best: Hypothesis, fewest: int, metric: str = "requests")
     phase = None
     if best.phase_s is not None and best.window_s is not None and offset is not None:
         phase = (best.phase_s + offset[0]) % best.window_s
-    rates, blur = rate_interval(fitted, fewest), _blur(fitted)
-    lower, higher = _unseen(fitted, fewest)
+    rates, blur = rate_interval(fitted, fewest), blur_of(fitted)
+    if bucket and metric == "requests":
+        rates = with_beginning(fitted, rates)
+    lower, higher = unseen(fitted, fewest)
     fewest_calls, most_calls = min(h.limit for h in same), max(h.limit for h in same)
     bursts = [float(math.floor(fewest_calls * lower)), float(math.ceil(most_calls * higher))]
     if best.family == "sliding_counter":

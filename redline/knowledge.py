@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis import decisions, flight, forecast, proposals
+from analysis import decisions, flight, forecast, proposals, steadiness
 from analysis.calls import ADMITTED, REFUSED, server_offset
 from analysis.chance import by_chance
-from analysis.conclude import UNANCHORED, near, rate_interval
 from analysis.doubt import COMMON_WINDOWS_S
 from analysis.fit import SAME_WHEN_ONE, Fit, fit
 from analysis.proposals import ROUND_WINDOWS_S
+from analysis.rates import UNANCHORED, near, rate_interval
 from analysis.running import RunningCalls
 from analysis.search import PLATEAU
 from analysis.sharing import explain
@@ -51,6 +51,7 @@ LARGE = 60  # calls from which on that is too fast to be waited for
 SMALL = 3  # calls up to which a limit is looked at from a long rest before it is believed
 SEEN = 2  # recoveries that are needed: a window shows in the second,
 SEEN_ODD = 4  # and one that nobody would choose is more often a limit that has moved, or two, until it has shown again
+LASTED_ODD = 5.0  # and has lasted for so many windows: a limit that moves for two of them bends one, until it stays
 ABOUT = 0.002  # relative distance from a common window within which a limit that has moved would not lie by chance
 BOUNDARIES = 1.6  # windows for which a counter is watched from the first boundary on
 ALIGNED = frozenset({"fixed_window", "sliding_counter"})
@@ -128,7 +129,11 @@ class Knowledge:
             return False
         if self._lasted_s() < self._needed_s(best) or self.fit.rate_doubtful():
             return False
-        return self._narrow(cycle)
+        return self._narrow(cycle) and not self._moved(best)
+
+    def _moved(self, best: Hypothesis) -> bool:
+        """Return whether the record's beginning tells another rate, where a limit that moves would not be noticed."""
+        return (best.window_s is None or self._odd(best)) and steadiness.moved(self.fit)
 
     def _lasted_s(self) -> float:
         return self.traffic.now_s() - self.traffic.attempts[0].sent_s
@@ -144,6 +149,8 @@ class Knowledge:
     def _needed_s(self, best: Hypothesis) -> float:
         """Return how long the record must be: a counter shows its window only from one boundary to the next but one."""
         window_s = best.window_s or 0.0
+        if self._odd(best):
+            return LASTED_ODD * window_s
         if best.family != "sliding_counter" or best.phase_s is None:
             return window_s
         return (best.phase_s - self.traffic.attempts[0].sent_s) % window_s + BOUNDARIES * window_s
@@ -180,7 +187,7 @@ class Knowledge:
         return many and cycle >= LONG and misfit and (cycle >= 2 * LONG or not self._servers_unclear())
 
     def _servers_unclear(self) -> bool:
-        """Return whether there may be many servers that count apart, or few: that shows slowly, and costs a multiple."""
+        """Return whether there may be few servers that count apart, or many: that shows slowly, and costs much."""
         sharing = explain(self.fit)
         if sharing.lead_of_replicas() <= 0.0:
             return False

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from analysis import forecast
-from analysis.conclude import rate_interval
+from analysis.rates import rate_interval
 from analysis.tokens import PHASE, explained
 from redline import probing
 from redline.budget import LOOK_SHARE
